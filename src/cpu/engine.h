@@ -1,0 +1,39 @@
+/* The seam between a machine and what executes its CPUs. */
+#ifndef CPU_ENGINE_H
+#define CPU_ENGINE_H
+
+#include "base/bits.h"
+
+struct err;
+struct vcpu;
+
+/* Why run() came back. */
+enum run_exit {
+	RUN_KICKED,   /* KICK_STOP was set (and is cleared) */
+	RUN_HALTED,   /* HLT or wait-for-SIPI with nothing pending: sleep until kicked */
+	RUN_SHUTDOWN, /* triple fault */
+	RUN_BROKEN,   /* the engine itself failed; the reason is in the log */
+};
+
+/* A way to execute guest code. Nothing above this table names an engine. All calls are made by
+ * the thread that holds c, except kick.
+ */
+struct engine {
+	const char *name;
+	/* Get ready to run c; puts its own state in c->engine_state. */
+	int (*init)(struct vcpu *c, struct err *err);
+	void (*fini)(struct vcpu *c);
+	/* Execute until one of the exits. Port and MMIO accesses are done inside through iospace. */
+	enum run_exit (*run)(struct vcpu *c);
+	/* Make struct vcpu whole (pull), or take changes made to it (push). Between two runs. */
+	void (*pull)(struct vcpu *c);
+	void (*push)(struct vcpu *c);
+	/* Bits were added to c->kick while c may be inside run(): make it look soon. Any thread. */
+	void (*kick)(struct vcpu *c);
+	/* Forget what was derived from guest-physical [gpa, gpa+len); len 0 means everything. */
+	void (*inval)(struct vcpu *c, gpa_t gpa, uint64_t len);
+};
+
+extern const struct engine engine_interp;
+
+#endif

@@ -1,0 +1,59 @@
+/* One virtual machine: its configuration, its life, its threads. */
+#ifndef MACHINE_MACHINE_H
+#define MACHINE_MACHINE_H
+
+#include "base/bits.h"
+
+struct err;
+struct machine;
+
+enum console_kind { CONSOLE_STDIO, CONSOLE_NONE, CONSOLE_FILE, CONSOLE_PTY };
+
+/* Everything that a user chooses. Strings are borrowed for the machine's life. */
+struct machine_config {
+	const char *kernel;       /* path: bzImage, ELF with PVH note, multiboot 1 ELF */
+	const char **initrd;      /* paths; Linux takes all concatenated, multiboot as modules */
+	unsigned n_initrd;
+	const char *append;       /* kernel command line; never NULL */
+	uint64_t memory_bytes;    /* a multiple of 4 KiB, at least 1 MiB */
+	unsigned n_cpus;          /* 1 to 64 */
+	const char *cpu;          /* cpu_model_parse's text */
+	const char *engine;       /* "auto", "interp" */
+	enum console_kind console;
+	const char *console_path; /* CONSOLE_FILE */
+	bool debug_exit;          /* isa-debug-exit at 0xf4 ends the process */
+	bool no_reboot;           /* a reset ends the machine instead */
+	bool stats;               /* print counters at the end */
+};
+
+/* How a machine ended. */
+enum machine_end {
+	END_POWEROFF,    /* the guest switched itself off: exit status 0 */
+	END_QUIT,        /* asked to from outside (Ctrl-A x, signal) */
+	END_RESET,       /* a reset with no_reboot, by keyboard controller, ACPI or port 0xcf9 */
+	END_TRIPLE_FAULT, /* with no_reboot: exit status 3 */
+	END_DEBUG_EXIT,  /* exit status (value << 1) | 1 */
+	END_BROKEN,      /* an engine failed */
+};
+
+/* Build the board, load the kernel. Nothing runs yet. cfg's strings are borrowed. Errors say what
+ * the user can do about them.
+ */
+int machine_new(struct machine **out, const struct machine_config *cfg, struct err *err);
+
+/* Start the vCPUs and wait until the machine ends; resets are done inside. *code gets the debug
+ * exit value. The calling thread serves as the machine's main thread. */
+enum machine_end machine_run(struct machine *m, uint32_t *code);
+
+/* Ask the machine to end with why. Any thread, also from device handlers; returns at once. */
+void machine_end(struct machine *m, enum machine_end why, uint32_t code);
+
+/* Ask for a reset of the whole board. Any thread; returns at once. */
+void machine_reset(struct machine *m);
+
+/* Press the power button (ACPI). Any thread. */
+void machine_power_button(struct machine *m);
+
+void machine_free(struct machine *m);
+
+#endif

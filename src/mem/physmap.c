@@ -1,0 +1,166 @@
+#include "mem/physmap.h"
+
+#include "base/err.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static int add_region(struct physmap *pm, struct phys_region r, struct err *err)
+{
+	unsigned at = 0;
+
+	if (pm->n_regions == PHYSMAP_MAX_REGIONS)
+		return err_say(err, ENOSPC, "the physical map has no room for another region");
+	while (at < pm->n_regions && pm->region[at].base < r.base)
+		at++;
+	if ((at > 0 && pm->region[at - 1].base + pm->region[at - 1].len > r.base) ||
+	    (at < pm->n_regions && r.base + r.len > pm->region[at].base))
+		return err_say(err, EEXIST, "memory at %#llx overlaps another region",
+			       (unsigned long long)r.base);
+	memmove(&pm->region[at + 1], &pm->region[at], (pm->n_regions - at) * sizeof(r));
+	pm->region[at] = r;
+	pm->n_regions++;
+	return 0;
+}
+
+static void *map_anon(uint64_t len)
+{
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+int physmap_init(struct physmap *pm, uint64_t ram_bytes, gpa_t hole_base, struct err *err)
+{
+	uint64_t low = MIN(ram_bytes, hole_base);
+	void *ram;
+
+	*pm = (struct physmap){.ram_fd = -1, .a20_mask = ~0ull, .ram_bytes = ram_bytes};
+	pm->ram_fd = memfd_create("guest-ram", MFD_CLOEXEC);
+	if (pm->ram_fd < 0)
+		return err_set(err, errno, "memory for the guest");
+	if (ftruncate(pm->ram_fd, (off_t)ram_bytes) < 0) {
+		int ret = err_set(err, errno, "%llu MiB of memory for the guest",
+				  (unsigned long long)(ram_bytes / MiB));
+
+		physmap_fini(pm);
+		return ret;
+	}
+	ram = mmap(NULL, ram_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, pm->ram_fd,
+		   0);
+	if (ram == MAP_FAILED)
+		goto no_memory;
+	pm->ram = ram;
+	pm->pages = map_anon((ram_bytes >> PAGE_SHIFT) * sizeof(*pm->pages));
+	if (!pm->pages)
+		goto no_memory;
+	madvise(ram, ram_bytes, MADV_HUGEPAGE);
+	add_region(pm, (struct phys_region){.base = 0, .len = low, .host = pm->ram}, NULL);
+	if (ram_bytes > low)
+		add_region(pm,
+			   (struct phys_region){
+				   .base = 4 * GiB, .len = ram_bytes - low, .host = pm->ram + low},
+			   NULL);
+	return 0;
+
+no_memory:;
+	int ret = err_set(err, errno, "map %llu MiB of memory for the guest",
+			  (unsigned long long)(ram_bytes / MiB));
+	physmap_fini(pm);
+	return ret;
+}
+
+void physmap_fini(struct physmap *pm)
+{
+	if (pm->pages)
+		munmap(pm->pages, (pm->ram_bytes >> PAGE_SHIFT) * sizeof(*pm->pages));
+	if (pm->ram)
+		munmap(pm->ram, pm->ram_bytes);
+	if (pm->ram_fd >= 0)
+		close(pm->ram_fd);
+	*pm = (struct physmap){.ram_fd = -1};
+}
+
+int physmap_add_rom(struct physmap *pm, gpa_t base, uint64_t len, uint8_t *host, struct err *err)
+{
+	return add_region(
+		pm, (struct phys_region){.base = base, .len = len, .host = host, .rom = true}, err);
+}
+
+uint8_t *physmap_host(const struct physmap *pm, gpa_t gpa, uint64_t len, bool *rom)
+{
+	gpa &= pm->a20_mask;
+	for (unsigned i = 0; i < pm->n_regions; i++) {
+		const struct phys_region *r = &pm->region[i];
+
+		if (gpa >= r->base && range_fits(gpa - r->base, len, r->len)) {
+			if (rom)
+				*rom = r->rom;
+			return r->host + (gpa - r->base);
+		}
+	}
+	return NULL;
+}
+
+bool physmap_stored(struct physmap *pm, const uint8_t *p, uint64_t len)
+{
+	struct page_state *ps = physmap_page(pm, p);
+	uint64_t off = (uint64_t)(p - pm->ram) & (PAGE_SIZE - 1);
+	uint64_t first = off / 64, last = (off + len - 1) / 64;
+	uint64_t lines = (~0ull << first) & (~0ull >> (63 - last));
+
+	if (!ps)
+		return false;
+	atomic_store_explicit(&ps->dirty, 1, memory_order_relaxed);
+	/* The store must be visible before we look whether somebody decodes this page. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (likely(!(atomic_load_explicit(&ps->code_lines, memory_order_relaxed) & lines)))
+		return false;
+	atomic_fetch_add(&ps->code_gen, 1);
+	atomic_fetch_add_explicit(&pm->code_drops, 1, memory_order_relaxed);
+	return true;
+}
+
+/* The longest piece of [gpa, gpa+len) that lies in one page. */
+static uint64_t piece(gpa_t gpa, uint64_t len)
+{
+	return MIN(len, PAGE_SIZE - (gpa & (PAGE_SIZE - 1)));
+}
+
+bool physmap_read(struct physmap *pm, gpa_t gpa, void *buf, uint64_t len)
+{
+	while (len) {
+		uint64_t n = piece(gpa, len);
+		const uint8_t *host = physmap_host(pm, gpa, n, NULL);
+
+		if (!host)
+			return false;
+		memcpy(buf, host, n);
+		gpa += n;
+		buf = (uint8_t *)buf + n;
+		len -= n;
+	}
+	return true;
+}
+
+bool physmap_write(struct physmap *pm, gpa_t gpa, const void *buf, uint64_t len)
+{
+	while (len) {
+		uint64_t n = piece(gpa, len);
+		bool rom;
+		uint8_t *host = physmap_host(pm, gpa, n, &rom);
+
+		if (!host)
+			return false;
+		if (!rom) {
+			memcpy(host, buf, n);
+			physmap_stored(pm, host, n);
+		}
+		gpa += n;
+		buf = (const uint8_t *)buf + n;
+		len -= n;
+	}
+	return true;
+}

@@ -1,0 +1,93 @@
+/* Guest-physical memory: where RAM and ROM are, and what each RAM page is used for.
+ *
+ * RAM is one memfd, mapped once and contiguous; the hole below 4 GiB is in this map, not in the
+ * mapping. Each page of it has a struct page_state that keeps translations and decoded code
+ * coherent with stores, whoever makes them: a vCPU, a device, a loader.
+ */
+#ifndef MEM_PHYSMAP_H
+#define MEM_PHYSMAP_H
+
+#include "base/bits.h"
+
+#include <stdatomic.h>
+
+struct err;
+
+#define PAGE_SIZE  4096ull
+#define PAGE_SHIFT 12
+
+#define PHYSMAP_MAX_REGIONS 16
+#define PHYSMAP_MAX_VCPUS   64 /* page_state.writers has a bit for each */
+
+/* What engines know of a RAM page. A page holds code when code_lines != 0.
+ *
+ * Rules. (1) A vCPU that wants to store to a page without calling physmap_stored() sets its bit
+ * in writers first and then looks at code_lines (both sequentially consistent): it may only go on
+ * if that is 0. (2) Who decodes code from a page sets code_lines first, and must compare the
+ * bytes again at every use for as long as writers has another vCPU's bit, since that one may
+ * store unseen; it asks that vCPU to drop its shortcut (physmap_ask_drop).
+ */
+struct page_state {
+	_Atomic uint64_t code_lines; /* bit n: bytes [64n, 64n+64) were decoded as code */
+	_Atomic uint64_t writers;    /* bit n: vCPU n may store with no notice */
+	_Atomic uint32_t code_gen;   /* counts stores that hit decoded code */
+	_Atomic uint8_t dirty;       /* set by every store since the dirty log last read it */
+};
+
+struct phys_region {
+	gpa_t base;
+	uint64_t len;  /* bytes, a multiple of PAGE_SIZE */
+	uint8_t *host; /* its first byte */
+	bool rom;      /* stores are dropped */
+};
+
+struct physmap {
+	struct phys_region region[PHYSMAP_MAX_REGIONS]; /* by base, not overlapping */
+	unsigned n_regions;
+
+	uint8_t *ram;             /* the one mapping; owned */
+	uint64_t ram_bytes;       /* */
+	int ram_fd;               /* memfd behind it; owned */
+	struct page_state *pages; /* one for each page of ram; owned */
+	uint64_t a20_mask;        /* ~0, or ~BIT(20) while the A20 gate is shut */
+	_Atomic uint64_t code_drops; /* counts code_gen bumps of all pages, for statistics */
+};
+
+/* Make guest RAM of ram_bytes (a multiple of 4 KiB) and map all that fits below hole_base at 0,
+ * the rest from 4 GiB up. Errors: the host's. Call physmap_fini when done.
+ */
+int physmap_init(struct physmap *pm, uint64_t ram_bytes, gpa_t hole_base, struct err *err);
+void physmap_fini(struct physmap *pm);
+
+/* Add ROM that host backs; host is borrowed and must outlive the map. Not while vCPUs run.
+ * -ENOSPC, -EEXIST.
+ */
+int physmap_add_rom(struct physmap *pm, gpa_t base, uint64_t len, uint8_t *host, struct err *err);
+
+/* Host address of [gpa, gpa+len) if all of it lies in one region; NULL otherwise (a hole, MMIO,
+ * the end). *rom tells whether it may only be read; rom may be NULL. Any thread; valid for the
+ * life of the map. A guest can rewrite the bytes at any time: copy once, check, use.
+ */
+uint8_t *physmap_host(const struct physmap *pm, gpa_t gpa, uint64_t len, bool *rom);
+
+/* The state of the RAM page that holds host byte p; NULL if p is not in RAM (ROM). */
+static inline struct page_state *physmap_page(const struct physmap *pm, const uint8_t *p)
+{
+	uint64_t off = (uint64_t)(p - pm->ram);
+
+	return off < pm->ram_bytes ? &pm->pages[off >> PAGE_SHIFT] : NULL;
+}
+
+/* Tell the map that [p, p+len), which lies in one page of RAM, has been stored to by somebody
+ * who is not in the page's writers. Call it after the store. Returns true if decoded code was hit.
+ */
+bool physmap_stored(struct physmap *pm, const uint8_t *p, uint64_t len);
+
+/* Copy between guest memory and a buffer, over region borders. False if a byte of the range is
+ * neither RAM nor ROM; then nothing before that byte is undone. Writes drop what falls on ROM and
+ * mark pages dirty. Any thread.
+ */
+bool physmap_read(struct physmap *pm, gpa_t gpa, void *buf, uint64_t len);
+bool physmap_write(struct physmap *pm, gpa_t gpa, const void *buf, uint64_t len);
+
+#endif
