@@ -7,13 +7,14 @@
 #include "base/err.h"
 #include "host/clock.h"
 
+#include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <time.h>
 
-#include <errno.h>
 
 struct timer_queue {
 	const struct vclock *clock; /* borrowed */
