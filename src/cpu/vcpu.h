@@ -114,7 +114,10 @@ struct vcpu {
 	uint8_t long_mode;  /* EFER.LMA */
 	uint8_t code64;     /* 64-bit mode proper */
 	uint8_t flat_segs;  /* outside 64-bit mode: CS DS ES SS cover 0-4 GiB with base 0, rw */
-	struct tlb *tlb;    /* owned; vmem.c */
+	struct tlb *tlb;             /* owned; tlb.h */
+	struct tlb_entry *tlb_now;   /* entries of tlb_mode: tlb.h; follows tlb_select() */
+	uint64_t tlb_asid;           /* low bits of every tag that is valid now */
+	uint64_t code_key;           /* names the mapping rip -> code; changes when it may differ */
 
 	/* Index SEG_ES ... SEG_GS, SEG_FLAT (base 0, for engines), SEG_LDTR, SEG_TR. */
 	struct seg seg[N_SEGS];
@@ -147,12 +150,13 @@ struct vcpu {
 	void *apic;
 	struct vcpu_set *set;
 	void (*wake)(struct vcpu *c); /* ends the thread's sleep after HLT; any thread */
-	void *wake_arg;
-	void (*on_reset_request)(void *arg); /* triple fault is the run loop's; this is for none */
+	void *owner; /* the machine's, for wake */
 
 	/* The engine that holds the vCPU, and its own state for it. */
 	const struct engine *engine;
 	void *engine_state;
+	/* Called after a store of this vCPU hit decoded code at host byte p; NULL for nobody. */
+	void (*on_code_store)(struct vcpu *c, const uint8_t *p);
 
 	/* RAM page numbers whose write shortcut others ask this vCPU to drop (KICK_DROP). */
 	_Atomic uint64_t drop_ring[VCPU_DROP_RING]; /* page + 1, or 0 for free */
