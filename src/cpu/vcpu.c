@@ -118,6 +118,7 @@ static void reset_common(struct vcpu *c)
 
 	c->shadow = 0;
 	c->nmi_blocked = 0;
+	c->nmi_pending = 0;
 	c->pending_db = 0;
 	c->exc_error = 0;
 	c->exc_cr2 = 0;
@@ -157,8 +158,6 @@ void vcpu_init_ipi(struct vcpu *c)
 	/* Caches are not touched: CD and NW stay. */
 	c->cr0 = (c->cr0 & (CR0_CD | CR0_NW)) | CR0_ET;
 	reset_common(c);
-	if (c->apic_ops)
-		c->apic_ops->init_reset(c->apic);
 	vcpu_update_mode(c);
 	vmem_flush(c, true);
 }

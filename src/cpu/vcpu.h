@@ -71,6 +71,7 @@ enum {
 	KICK_STOP = 1 << 4, /* leave run() with RUN_KICKED */
 	KICK_DROP = 1 << 5, /* pages in drop_ring lose their write shortcut */
 	KICK_TLB = 1 << 6,  /* forget all translations (A20, physical map changed) */
+	KICK_STEP = 1 << 7, /* an engine's own: stop after this instruction */
 };
 
 enum mp_state { MP_RUNNING, MP_HALTED, MP_WAIT_SIPI, MP_SHUTDOWN };
@@ -103,7 +104,6 @@ struct vcpu {
 	uint64_t gpr[N_GPR_SLOTS];
 	uint64_t rip;    /* of the instruction that runs next, or that is faulting */
 	uint32_t cc;     /* CF PF AF ZF SF in bits 8-15 as LAHF gives them, OF in bit 0 */
-	uint32_t kick_seen; /* engine scratch */
 	uint64_t rflags_rest; /* RFLAGS without the six of cc; see vcpu_rflags() */
 	_Atomic uint32_t kick;
 
@@ -134,6 +134,7 @@ struct vcpu {
 
 	uint8_t shadow;         /* SHADOW_STI, SHADOW_MOV_SS: what the last instruction blocked */
 	uint8_t nmi_blocked;    /* until IRET */
+	uint8_t nmi_pending;    /* one NMI waits */
 	uint8_t mp_state;       /* enum mp_state */
 	uint32_t pending_db;    /* DR6 bits of a debug trap due before the next instruction */
 	_Atomic uint8_t sipi_vector;

@@ -108,7 +108,6 @@ static enum x86_exc combine(enum x86_exc first, enum x86_exc second)
 
 bool exc_deliver(struct vcpu *c, enum x86_exc exc)
 {
-	c->stats.exceptions++;
 	/* Benign events can follow each other for ever (#AC on a misaligned ring 3 stack). Real
 	 * processors hang then; here the instruction starts over, which leaves the engine a chance
 	 * to be stopped. */
@@ -131,7 +130,6 @@ static bool deliver_external(struct vcpu *c, uint8_t vector)
 	struct event e = { .vector = vector, .ext = true, .return_rip = c->rip };
 	enum x86_exc exc = event_deliver(c, &e);
 
-	c->stats.irqs++;
 	return exc ? exc_deliver(c, exc) : true;
 }
 
