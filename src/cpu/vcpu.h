@@ -51,13 +51,15 @@ struct vcpu_fpu {
 	uint64_t xss;
 };
 
+#define N_MC_BANKS 4 /* machine-check banks */
+
 struct vcpu_msrs {
 	uint64_t efer, star, lstar, cstar, sfmask;
 	uint64_t kernel_gs_base; /* FS and GS bases are in seg[] */
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
 	uint64_t pat, tsc_aux, tsc_adjust, misc_enable, spec_ctrl, debugctl, feature_control;
 	uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_base[8], mtrr_mask[8];
-	uint64_t mcg_status, mcg_ctl;
+	uint64_t mcg_status, mcg_ctl, mc_ctl[N_MC_BANKS];
 };
 
 /* Reasons to look up from guest code; bits of vcpu.kick, set by any thread (vcpu_kick). */
@@ -134,7 +136,6 @@ struct vcpu {
 	uint8_t nmi_blocked;    /* until IRET */
 	uint8_t nmi_pending;    /* one NMI waits */
 	uint8_t mp_state;       /* enum mp_state */
-	uint8_t in_exception;   /* vector class being delivered, for #DF; exception.c */
 	uint32_t pending_db;    /* DR6 bits of a debug trap due before the next instruction */
 	_Atomic uint8_t sipi_vector;
 

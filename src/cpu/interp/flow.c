@@ -117,7 +117,7 @@ HANDLER(x_popa)
 static NOINLINE int do_x_pushf(struct vcpu *c, const struct uop *u)
 {
 	uint64_t v;
-	int r = sys_pushf(c, &v);
+	int r = sys_pushf(c, u->insn->opsize, &v);
 
 	return r ? r : push(c, u->insn->opsize, v);
 }
