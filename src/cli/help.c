@@ -13,6 +13,7 @@ void help_general(void)
 	      "\n"
 	      "Commands:\n"
 	      "  run       boot a kernel in a new machine\n"
+	      "  doctor    say what this host offers to machines\n"
 	      "  version   print the version\n"
 	      "  help      explain a command, as in: cleave help run\n"
 	      "\n"

@@ -13,7 +13,8 @@ static const struct {
 	const char *name;
 	int (*fn)(int argc, char **argv);
 } commands[] = {
-	{"run", cmd_run},         {"help", cmd_help},       {"--help", cmd_help},
+	{"run", cmd_run},         {"doctor", cmd_doctor},   {"help", cmd_help},
+	{"--help", cmd_help},
 	{"-h", cmd_help},         {"version", cmd_version}, {"--version", cmd_version},
 };
 

@@ -51,13 +51,15 @@ struct vcpu_fpu {
 	uint64_t xss;
 };
 
+#define N_MC_BANKS 4 /* machine-check banks */
+
 struct vcpu_msrs {
 	uint64_t efer, star, lstar, cstar, sfmask;
 	uint64_t kernel_gs_base; /* FS and GS bases are in seg[] */
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
 	uint64_t pat, tsc_aux, tsc_adjust, misc_enable, spec_ctrl, debugctl, feature_control;
 	uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_base[8], mtrr_mask[8];
-	uint64_t mcg_status, mcg_ctl;
+	uint64_t mcg_status, mcg_ctl, mc_ctl[N_MC_BANKS];
 };
 
 /* Reasons to look up from guest code; bits of vcpu.kick, set by any thread (vcpu_kick). */
@@ -69,6 +71,7 @@ enum {
 	KICK_STOP = 1 << 4, /* leave run() with RUN_KICKED */
 	KICK_DROP = 1 << 5, /* pages in drop_ring lose their write shortcut */
 	KICK_TLB = 1 << 6,  /* forget all translations (A20, physical map changed) */
+	KICK_STEP = 1 << 7, /* an engine's own: stop after this instruction */
 };
 
 enum mp_state { MP_RUNNING, MP_HALTED, MP_WAIT_SIPI, MP_SHUTDOWN };
@@ -101,7 +104,6 @@ struct vcpu {
 	uint64_t gpr[N_GPR_SLOTS];
 	uint64_t rip;    /* of the instruction that runs next, or that is faulting */
 	uint32_t cc;     /* CF PF AF ZF SF in bits 8-15 as LAHF gives them, OF in bit 0 */
-	uint32_t kick_seen; /* engine scratch */
 	uint64_t rflags_rest; /* RFLAGS without the six of cc; see vcpu_rflags() */
 	_Atomic uint32_t kick;
 
@@ -114,7 +116,10 @@ struct vcpu {
 	uint8_t long_mode;  /* EFER.LMA */
 	uint8_t code64;     /* 64-bit mode proper */
 	uint8_t flat_segs;  /* outside 64-bit mode: CS DS ES SS cover 0-4 GiB with base 0, rw */
-	struct tlb *tlb;    /* owned; vmem.c */
+	struct tlb *tlb;             /* owned; tlb.h */
+	struct tlb_entry *tlb_now;   /* entries of tlb_mode: tlb.h; follows tlb_select() */
+	uint64_t tlb_asid;           /* low bits of every tag that is valid now */
+	uint64_t code_key;           /* names the mapping rip -> code; changes when it may differ */
 
 	/* Index SEG_ES ... SEG_GS, SEG_FLAT (base 0, for engines), SEG_LDTR, SEG_TR. */
 	struct seg seg[N_SEGS];
@@ -129,8 +134,8 @@ struct vcpu {
 
 	uint8_t shadow;         /* SHADOW_STI, SHADOW_MOV_SS: what the last instruction blocked */
 	uint8_t nmi_blocked;    /* until IRET */
+	uint8_t nmi_pending;    /* one NMI waits */
 	uint8_t mp_state;       /* enum mp_state */
-	uint8_t in_exception;   /* vector class being delivered, for #DF; exception.c */
 	uint32_t pending_db;    /* DR6 bits of a debug trap due before the next instruction */
 	_Atomic uint8_t sipi_vector;
 
@@ -147,12 +152,13 @@ struct vcpu {
 	void *apic;
 	struct vcpu_set *set;
 	void (*wake)(struct vcpu *c); /* ends the thread's sleep after HLT; any thread */
-	void *wake_arg;
-	void (*on_reset_request)(void *arg); /* triple fault is the run loop's; this is for none */
+	void *owner; /* the machine's, for wake */
 
 	/* The engine that holds the vCPU, and its own state for it. */
 	const struct engine *engine;
 	void *engine_state;
+	/* Called after a store of this vCPU hit decoded code at host byte p; NULL for nobody. */
+	void (*on_code_store)(struct vcpu *c, const uint8_t *p);
 
 	/* RAM page numbers whose write shortcut others ask this vCPU to drop (KICK_DROP). */
 	_Atomic uint64_t drop_ring[VCPU_DROP_RING]; /* page + 1, or 0 for free */

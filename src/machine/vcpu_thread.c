@@ -45,7 +45,7 @@ static void sleep_halted(struct member *m)
 
 static void wake(struct vcpu *c)
 {
-	struct member *m = c->wake_arg;
+	struct member *m = c->owner;
 
 	if (atomic_exchange(&m->asleep, 0))
 		syscall(SYS_futex, &m->asleep, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
@@ -150,7 +150,7 @@ int crew_new(struct vcpu_crew **out, struct vcpu_set *set, struct crew_events ev
 	for (unsigned i = 0; i < set->n && ret == 0; i++) {
 		w->member[i] = (struct member){.crew = w, .c = set->v[i]};
 		set->v[i]->wake = wake;
-		set->v[i]->wake_arg = &w->member[i];
+		set->v[i]->owner = &w->member[i];
 		ret = start_thread(&w->member[i], err);
 	}
 	if (ret < 0)

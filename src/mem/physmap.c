@@ -118,6 +118,9 @@ bool physmap_stored(struct physmap *pm, const uint8_t *p, uint64_t len)
 	atomic_thread_fence(memory_order_seq_cst);
 	if (likely(!(atomic_load_explicit(&ps->code_lines, memory_order_relaxed) & lines)))
 		return false;
+	/* In this order: who decodes reads code_gen first and sets its lines after, so either its
+	 * lines survive this or its generation is already the old one. */
+	atomic_store(&ps->code_lines, 0);
 	atomic_fetch_add(&ps->code_gen, 1);
 	atomic_fetch_add_explicit(&pm->code_drops, 1, memory_order_relaxed);
 	return true;

@@ -25,7 +25,8 @@ struct err;
  * in writers first and then looks at code_lines (both sequentially consistent): it may only go on
  * if that is 0. (2) Who decodes code from a page sets code_lines first, and must compare the
  * bytes again at every use for as long as writers has another vCPU's bit, since that one may
- * store unseen; it asks that vCPU to drop its shortcut (physmap_ask_drop).
+ * store unseen; it asks that vCPU to drop its shortcut (vcpu.drop_ring). (3) A store that hits
+ * code_lines clears them and counts code_gen up: all code decoded from the page before is void.
  */
 struct page_state {
 	_Atomic uint64_t code_lines; /* bit n: bytes [64n, 64n+64) were decoded as code */

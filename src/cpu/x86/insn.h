@@ -111,6 +111,9 @@ struct insn {
 #define INSN_NO_DST    (1u << 14) /* the first operand is only read (CMP, TEST, PTEST, COMISS) */
 #define INSN_K_MASK    (1u << 15) /* EVEX: merging or zeroing by the mask is allowed */
 #define INSN_FAULT_SUP (1u << 16) /* masked-out memory elements do not fault */
+#define INSN_NEEDS_VL  (1u << 17) /* EVEX: vector lengths 16 and 32 need AVX512VL */
+#define INSN_FL_MAYBE  (1u << 18) /* may leave the flags it writes as they were: a shift by CL or
+                                   * imm8 when the count is 0, REP CMPS and SCAS when rCX is */
 
 /* Flags of RFLAGS (RFLAGS_ARITH bits) that a row reads, writes, leaves undefined. */
 struct insn_desc {

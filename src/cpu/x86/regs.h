@@ -7,6 +7,8 @@ enum {
 	REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15,
 	REG_BLOCK, /* RIP-relative base; see struct vcpu */
 	REG_ZERO,  /* no base or no index */
+	REG_EA,    /* engine scratch: a linear address computed ahead */
+	REG_TMP,   /* engine scratch: an operand loaded ahead */
 	N_GPR_SLOTS
 };
 

@@ -18,13 +18,16 @@ enum x86_exc seg_lar(struct vcpu *c, uint16_t sel, uint32_t *out, bool *ok);
 enum x86_exc seg_lsl(struct vcpu *c, uint16_t sel, uint32_t *out, bool *ok);
 enum x86_exc seg_verify(struct vcpu *c, uint16_t sel, bool write, bool *ok);
 
-/* May [off, off+len) of segment seg be read (or written, or fetched when seg is SEG_CS and fetch)?
- * Outside 64-bit mode: limit, type and null checks; in it: canonical check of base+off for the
- * whole range (for ES CS SS DS base counts as 0). len 1 to 4096. Returns 0, or EXC_GP / EXC_SS
- * with error code 0. *gva gets the linear address, cut to 32 bits outside 64-bit mode.
+/* May [off, off+len) of segment seg be read (or written)? Outside 64-bit mode: limit, type and
+ * null checks; in it: canonical check of base+off for the whole range (for ES CS SS DS base counts
+ * as 0). len 1 to 4096. Returns 0, or EXC_GP / EXC_SS with error code 0. *gva gets the linear
+ * address, cut to 32 bits outside 64-bit mode.
  */
 enum x86_exc seg_linear(struct vcpu *c, unsigned seg, uint64_t off, unsigned len, bool write,
 			gva_t *gva);
+
+/* The same for fetching code from CS, which need not be readable. EXC_GP. */
+enum x86_exc seg_fetch(struct vcpu *c, uint64_t off, unsigned len, gva_t *gva);
 
 /* Give seg the values that real mode's (or virtual-8086 mode's) load of sel gives it. */
 void seg_set_real(struct vcpu *c, unsigned seg, uint16_t sel);

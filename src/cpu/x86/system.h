@@ -18,9 +18,10 @@ enum x86_exc sys_invpcid(struct vcpu *c, uint64_t type, uint64_t pcid, uint64_t 
 enum x86_exc sys_swapgs(struct vcpu *c);
 /* SGDT, SIDT, SLDT, STR, SMSW: EXC_GP when CR4.UMIP forbids them. */
 enum x86_exc sys_umip_check(struct vcpu *c);
-/* POPF and STI/CLI rules by CPL, IOPL, VM, VME, PVI. opsize 2, 4, 8. */
+/* flags.c. POPF and STI/CLI rules by CPL, IOPL, VM, VME, PVI. opsize 2, 4, 8. */
 enum x86_exc sys_popf(struct vcpu *c, unsigned opsize, uint64_t val);
-enum x86_exc sys_pushf(struct vcpu *c, uint64_t *val); /* the image to push; EXC_GP in v8086 */
+/* The image that PUSHF pushes; EXC_GP where virtual-8086 mode forbids it. */
+enum x86_exc sys_pushf(struct vcpu *c, unsigned opsize, uint64_t *val);
 enum x86_exc sys_cli(struct vcpu *c);
 enum x86_exc sys_sti(struct vcpu *c); /* sets SHADOW_STI where IF goes from 0 to 1 */
 
@@ -53,5 +54,10 @@ enum x86_exc sys_xsave(struct vcpu *c, gva_t gva, uint64_t rfbm, enum xsave_form
 enum x86_exc sys_xrstor(struct vcpu *c, gva_t gva, uint64_t rfbm, bool supervisor, bool rex_w);
 /* Size in bytes of the standard-format XSAVE area for the components of xcr0. */
 uint32_t xstate_size(uint64_t xcr0);
+/* The same of the compacted form, for the components of mask. */
+uint32_t xstate_compact_size(uint64_t mask);
+/* Size in bytes of component i (2 and up) and its offset in the standard form; 0 if there is no
+ * such component. */
+uint32_t xstate_component(unsigned i, uint32_t *offset);
 
 #endif

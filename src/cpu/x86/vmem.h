@@ -41,6 +41,14 @@ static inline enum x86_exc vmem_read64(struct vcpu *c, gva_t gva, uint64_t *v, e
 	return vmem_read(c, gva, v, 8, as);
 }
 
+/* Translate [gva, gva+len), which lies in one page, for a read or a write, as vmem_probe does, and
+ * give its host address if it is RAM or, for reads, ROM; *host is NULL for MMIO. After storing
+ * through it call vmem_stored().
+ */
+enum x86_exc vmem_host(struct vcpu *c, gva_t gva, unsigned len, bool write, enum vmem_as as,
+		       uint8_t **host);
+void vmem_stored(struct vcpu *c, uint8_t *host, unsigned len);
+
 /* Forget translations. INVLPG forgets gva in every address space; flush forgets all that are not
  * global, or all; pcid flushes one PCID's non-global ones. SDM 3A "Invalidation of TLBs and
  * Paging-Structure Caches". */

@@ -1,0 +1,299 @@
+/* The engine: its run loop, events between instructions, single steps. */
+#include "cpu/interp/interp_internal.h"
+#include "cpu/interp/operand.h"
+#include "cpu/interp/stub.h"
+
+#include "base/err.h"
+#include "base/trace.h"
+#include "cpu/engine.h"
+#include "cpu/interp/disas.h"
+#include "cpu/x86/system.h"
+#include "cpu/x86/transfer.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+int uop_leave(struct vcpu *c, const struct uop *u, int r)
+{
+	switch (r) {
+	case EXEC_END: return EXEC_NEXT;
+	case EXEC_SYNC: c->rip = uop_next_rip(c, u); return EXEC_NEXT;
+	case EXEC_HALT: c->rip = uop_next_rip(c, u); return EXEC_HALT;
+	default: break;
+	}
+	c->rip = uop_rip(c, u);
+	/* A non-canonical address raises #SS when it is the stack's (SDM 3A 6.15, vector 12). */
+	if (r == EXC_GP && c->code64 && u->seg == SEG_SS && u->insn && u->insn->has_mem &&
+	    !is_canonical(uop_ea(c, u)))
+		r = EXC_SS;
+	return r;
+}
+
+int uop_jump_miss(struct vcpu *c, const struct uop *u)
+{
+	if (likely(!c->code64 || is_canonical(c->rip)))
+		return EXEC_NEXT;
+	c->rip = uop_rip(c, u);
+	return raise_gp(c);
+}
+
+/* -- Events between instructions -------------------------------------------------------------- */
+
+static void serve_init(struct vcpu *c)
+{
+	vcpu_init_ipi(c);
+	if (c->apic_ops)
+		c->apic_ops->init_reset(c->apic);
+	c->nmi_pending = 0;
+}
+
+/* True if the caller of run() wants it back. */
+static bool serve_kicks(struct vcpu *c)
+{
+	struct interp *in = interp_of(c);
+	uint32_t k = atomic_exchange(&c->kick, 0);
+
+	if (k & KICK_DROP)
+		tlb_serve_drops(c);
+	if (k & KICK_TLB)
+		vmem_flush(c, true);
+	if (k & KICK_INIT)
+		serve_init(c);
+	if (k & KICK_SIPI && c->mp_state == MP_WAIT_SIPI)
+		vcpu_sipi(c, atomic_load(&c->sipi_vector));
+	if (k & KICK_NMI)
+		c->nmi_pending = 1;
+	if (k & KICK_IRQ)
+		in->irq_maybe = true;
+	return k & KICK_STOP;
+}
+
+/* Deliver what waits and may come in now: SDM 3A 6.9, priority of simultaneous events. False on
+ * triple fault. */
+static bool deliver_events(struct vcpu *c)
+{
+	struct interp *in = interp_of(c);
+
+	if (c->pending_db && !(c->shadow & SHADOW_MOV_SS)) {
+		c->mp_state = MP_RUNNING;
+		if (!exc_deliver(c, EXC_DB))
+			return false;
+	}
+	if (c->nmi_pending && !c->nmi_blocked && !c->shadow) {
+		c->nmi_pending = 0;
+		c->mp_state = MP_RUNNING;
+		c->stats.irqs++;
+		return nmi_deliver(c);
+	}
+	if (in->irq_maybe && c->rflags_rest & RFLAGS_IF && !c->shadow && c->apic_ops) {
+		int vector = c->apic_ops->ack(c->apic);
+
+		if (vector < 0) {
+			in->irq_maybe = false;
+			return true;
+		}
+		c->mp_state = MP_RUNNING;
+		c->stats.irqs++;
+		if (trace_on(TRACE_INT))
+			trace_print(TRACE_INT, "cpu%u irq %#x at %#llx", c->index, (unsigned)vector,
+				    (unsigned long long)c->rip);
+		return irq_deliver(c, (uint8_t)vector);
+	}
+	return true;
+}
+
+/* -- Executing -------------------------------------------------------------------------------- */
+
+static int enter(struct vcpu *c, struct block *b)
+{
+	interp_of(c)->running = b;
+	c->gpr[REG_BLOCK] = c->rip;
+	c->stats.insns += b->n_insns;
+	c->stats.blocks++;
+	return b->uops[0].fn(c, b->uops);
+}
+
+static int run_block(struct vcpu *c)
+{
+	enum x86_exc exc;
+	struct block *b = block_find(c, false, &exc);
+
+	return b ? enter(c, b) : (int)exc;
+}
+
+static bool must_step(const struct vcpu *c)
+{
+	return c->rflags_rest & (RFLAGS_TF | RFLAGS_RF) || c->shadow || c->tlb_mode == TLB_SLOW ||
+	       (c->dr[7] & 0xff && (debug_has_code_bp(c) || debug_has_data_bp(c))) ||
+	       trace_on(TRACE_DISAS) || trace_on(TRACE_REGS);
+}
+
+/* Instruction breakpoints at c->rip; RF and MOV SS hold them back. */
+static uint32_t code_breakpoint(struct vcpu *c, uint8_t shadow)
+{
+	if (c->rflags_rest & RFLAGS_RF || shadow & SHADOW_MOV_SS || !(c->dr[7] & 0xff))
+		return 0;
+	return debug_code_hit(c, c->code64 ? c->rip
+					   : (c->rip + c->seg[SEG_CS].base) & 0xffffffff);
+}
+
+/* One instruction with everything that only matters now and then: TF, RF, shadows, breakpoints. */
+static int run_step(struct vcpu *c)
+{
+	struct interp *in = interp_of(c);
+	bool tf = c->rflags_rest & RFLAGS_TF, rf = c->rflags_rest & RFLAGS_RF;
+	uint8_t shadow = c->shadow;
+	uint32_t hit = code_breakpoint(c, shadow);
+	enum x86_exc exc;
+	struct block *b;
+	bool sets_flags;
+	int r;
+
+	if (hit) {
+		c->pending_db |= hit;
+		return EXC_DB;
+	}
+	if (trace_on(TRACE_DISAS) || trace_on(TRACE_REGS))
+		disas_trace(c);
+	c->shadow = 0;
+	in->stepping = true;
+	b = block_find(c, true, &exc);
+	if (b) {
+		const struct insn *i = b->uops[b->n_uops - 2].insn;
+
+		sets_flags = i && (i->op == OP_IRET || i->op == OP_INT || i->op == OP_INT3 ||
+				   i->op == OP_INTO || i->op == OP_INT1);
+		atomic_fetch_or(&c->kick, KICK_STEP);
+		r = enter(c, b);
+		atomic_fetch_and(&c->kick, ~(uint32_t)KICK_STEP);
+	} else {
+		r = (int)exc;
+		sets_flags = false;
+	}
+	in->stepping = false;
+	if (r >= EXC_DE)
+		return r;
+	/* IRET brings a new RF; any other instruction that ended has used it up. */
+	if (rf && !sets_flags)
+		c->rflags_rest &= ~(uint64_t)RFLAGS_RF;
+	/* The trap of an instruction that began with TF set; one behind MOV SS is lost. */
+	if (tf && !(c->shadow & SHADOW_MOV_SS) &&
+	    !(sets_flags && !(c->rflags_rest & RFLAGS_TF)))
+		c->pending_db |= DR6_BS;
+	return r;
+}
+
+static bool raise(struct vcpu *c, enum x86_exc exc)
+{
+	c->stats.exceptions++;
+	if (trace_on(TRACE_EXC))
+		trace_print(TRACE_EXC, "cpu%u vector %u error %#x cr2 %#llx at %#x:%#llx", c->index,
+			    EXC_VECTOR(exc), c->exc_error, (unsigned long long)c->exc_cr2,
+			    c->seg[SEG_CS].sel, (unsigned long long)c->rip);
+	return exc_deliver(c, exc);
+}
+
+static enum run_exit interp_run(struct vcpu *c)
+{
+	for (;;) {
+		int r;
+
+		if (atomic_load_explicit(&c->kick, memory_order_relaxed) && serve_kicks(c))
+			return RUN_KICKED;
+		if (c->mp_state == MP_WAIT_SIPI)
+			return RUN_HALTED;
+		if (c->mp_state == MP_SHUTDOWN || !deliver_events(c))
+			break;
+		if (c->mp_state == MP_HALTED)
+			return RUN_HALTED;
+		r = unlikely(must_step(c)) ? run_step(c) : run_block(c);
+		if (r == EXEC_HALT) {
+			c->mp_state = MP_HALTED;
+			c->stats.halts++;
+		} else if (r != EXEC_NEXT && !raise(c, (enum x86_exc)r)) {
+			break;
+		}
+	}
+	c->mp_state = MP_SHUTDOWN;
+	return RUN_SHUTDOWN;
+}
+
+/* -- The engine table ------------------------------------------------------------------------- */
+
+static void interp_fini(struct vcpu *c)
+{
+	struct interp *in = interp_of(c);
+
+	if (!in)
+		return;
+	if (in->arena)
+		munmap(in->arena, BLOCK_ARENA_BYTES);
+	stub_cache_free(in->stubs);
+	free(in);
+	c->engine_state = NULL;
+	c->on_code_store = NULL;
+}
+
+static int interp_init(struct vcpu *c, struct err *err)
+{
+	struct interp *in = aligned_alloc(64, ALIGN_UP(sizeof(*in), 64));
+	void *arena;
+	int ret;
+
+	if (!in)
+		return err_set(err, ENOMEM, "the interpreter of CPU %u", c->index);
+	memset(in, 0, sizeof(*in));
+	c->engine_state = in;
+	arena = mmap(NULL, BLOCK_ARENA_BYTES, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (arena == MAP_FAILED) {
+		ret = err_set(err, errno, "code cache of CPU %u", c->index);
+		interp_fini(c);
+		return ret;
+	}
+	in->arena = arena;
+	ret = stub_cache_new(&in->stubs, err);
+	if (ret < 0) {
+		interp_fini(c);
+		return ret;
+	}
+	in->irq_maybe = true;
+	c->on_code_store = block_code_stored;
+	return 0;
+}
+
+/* struct vcpu is always whole between two runs. */
+static void interp_pull(struct vcpu *c)
+{
+}
+
+static void interp_push(struct vcpu *c)
+{
+	interp_of(c)->irq_maybe = true;
+	vcpu_update_mode(c);
+	vmem_flush(c, true);
+	block_flush(interp_of(c));
+}
+
+/* Blocks look at vcpu.kick before they are entered. */
+static void interp_kick(struct vcpu *c)
+{
+}
+
+static void interp_inval(struct vcpu *c, gpa_t gpa, uint64_t len)
+{
+	vmem_flush(c, true);
+	block_flush(interp_of(c));
+}
+
+const struct engine engine_interp = {
+	.name = "interp",
+	.init = interp_init,
+	.fini = interp_fini,
+	.run = interp_run,
+	.pull = interp_pull,
+	.push = interp_push,
+	.kick = interp_kick,
+	.inval = interp_inval,
+};

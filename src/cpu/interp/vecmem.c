@@ -1,0 +1,229 @@
+/* Vector instructions whose memory accesses are many: masked moves, gathers, scatters, compress and
+ * expand. Elements are accessed one by one, in order, as the SDM's pseudo-code has it; a fault keeps
+ * what gathers and scatters have completed.
+ */
+#include "cpu/interp/vector.h"
+
+#include "cpu/interp/operand.h"
+
+#define MAX_VL 64
+
+/* Sign bit of element n of size bytes. */
+static bool sign_of(const uint8_t *v, unsigned n, unsigned size)
+{
+	return v[n * size + size - 1] >> 7;
+}
+
+static uint64_t signs(const uint8_t *v, unsigned n, unsigned size)
+{
+	uint64_t bits = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		bits |= (uint64_t)sign_of(v, i, size) << i;
+	return bits;
+}
+
+/* MASKMOVDQU and MASKMOVQ: bytes of the first register to DS:rDI where the second's are negative. */
+static int maskmov_bytes(struct vcpu *c, const struct insn *i)
+{
+	bool mmx = i->op == OP_MASKMOVQ;
+	unsigned n = mmx ? 8 : 16, src = 0, mask = 1;
+	const uint8_t *data, *by;
+	struct elements e = {.n = n, .size = 1};
+	gva_t gva;
+	int r;
+
+	/* The implicit memory operand may or may not stand first. */
+	while (src < i->n_opds && i->opd[src].kind != OPD_XMM && i->opd[src].kind != OPD_MMX)
+		src++;
+	mask = src + 1;
+	data = mmx ? c->fpu.fx + 32 + i->opd[src].reg * 16 : c->fpu.zmm[i->opd[src].reg];
+	by = mmx ? c->fpu.fx + 32 + i->opd[mask].reg * 16 : c->fpu.zmm[i->opd[mask].reg];
+	e.active = signs(by, n, 1);
+	r = seg_linear(c, i->seg, c->gpr[REG_RDI] & size_mask(i->adsize), n, true, &gva);
+	return r ? r : elements_write(c, gva, &e, data);
+}
+
+/* VMASKMOVPS/PD, VPMASKMOVD/Q: the mask is the second operand. */
+static NOINLINE int do_x_maskmov(struct vcpu *c, const struct uop *u)
+{
+	const struct insn *i = u->insn;
+	unsigned size = insn_table[i->id].elem;
+	struct elements e;
+	uint8_t buf[MAX_VL] = {0};
+	int r = vector_check(c, i);
+
+	if (r)
+		return r;
+	if (i->op == OP_MASKMOVQ || i->map == 1)
+		return maskmov_bytes(c, i);
+	e = (struct elements){.n = i->vl / size, .size = size};
+	e.active = signs(c->fpu.zmm[i->opd[1].reg], e.n, size);
+	if (i->opd[0].kind == OPD_MEM)
+		return elements_write(c, uop_ea(c, u), &e, c->fpu.zmm[i->opd[2].reg]);
+	r = elements_read(c, uop_ea(c, u), &e, buf);
+	if (!r)
+		memcpy(c->fpu.zmm[i->opd[0].reg], buf, MAX_VL);
+	return r;
+}
+HANDLER(x_maskmov)
+
+/* -- Gather and scatter ----------------------------------------------------------------------- */
+
+struct vsib {
+	unsigned n;     /* elements */
+	unsigned size;  /* of one, in bytes */
+	unsigned index; /* size of an index */
+};
+
+static struct vsib vsib_of(const struct insn *i, const struct operand *mem, unsigned vl)
+{
+	/* Opcode bit 0: quadword indices; W: quadword elements. */
+	struct vsib v = {.size = mem->size, .index = i->opcode & 1 ? 8 : 4};
+
+	v.n = vl / MAX(v.size, v.index);
+	return v;
+}
+
+static int element_linear(struct vcpu *c, const struct uop *u, const struct vsib *v, unsigned n,
+			  bool write, gva_t *gva)
+{
+	const struct insn *i = u->insn;
+	const uint8_t *x = c->fpu.zmm[i->index] + n * v->index;
+	int64_t index = v->index == 8 ? (int64_t)load64(x) : (int32_t)load32(x);
+	uint64_t base = i->base == REG_BLOCK ? uop_rip(c, u) + u->len : c->gpr[i->base];
+	uint64_t off = base + ((uint64_t)index << i->scale) + (uint64_t)i->disp;
+
+	return seg_linear(c, i->seg, off & size_mask(i->adsize), v->size, write, gva);
+}
+
+/* Clear what lies beyond the n elements of the destination. */
+static void clear_rest(uint8_t *reg, unsigned used)
+{
+	memset(reg + used, 0, MAX_VL - used);
+}
+
+/* AVX2 gather: destination, memory, mask register whose sign bits are cleared as it goes. */
+static int gather_avx2(struct vcpu *c, const struct uop *u)
+{
+	const struct insn *i = u->insn;
+	struct vsib v = vsib_of(i, &i->opd[1], i->vl);
+	uint8_t *dst = c->fpu.zmm[i->opd[0].reg], *mask = c->fpu.zmm[i->opd[2].reg];
+	gva_t gva;
+
+	/* All three registers must differ. */
+	if (i->opd[0].reg == i->opd[2].reg || i->opd[0].reg == i->index ||
+	    i->opd[2].reg == i->index)
+		return raise_ud(c);
+	for (unsigned n = 0; n < v.n; n++) {
+		int r = 0;
+
+		if (sign_of(mask, n, v.size)) {
+			memset(mask + n * v.size, 0xff, v.size);
+			r = element_linear(c, u, &v, n, false, &gva);
+			if (!r)
+				r = vmem_read(c, gva, dst + n * v.size, v.size, AS_CPL);
+		}
+		if (r)
+			return r;
+		memset(mask + n * v.size, 0, v.size);
+	}
+	clear_rest(dst, v.n * v.size);
+	clear_rest(mask, 0);
+	return 0;
+}
+
+static int gather_evex(struct vcpu *c, const struct uop *u)
+{
+	const struct insn *i = u->insn;
+	struct vsib v = vsib_of(i, &i->opd[1], i->vl);
+	uint8_t *dst = c->fpu.zmm[i->opd[0].reg];
+	uint64_t *k = &c->fpu.k[i->mask];
+	gva_t gva;
+
+	if (i->opd[0].reg == i->index)
+		return raise_ud(c);
+	for (unsigned n = 0; n < v.n; n++) {
+		int r = 0;
+
+		if (*k >> n & 1) {
+			r = element_linear(c, u, &v, n, false, &gva);
+			if (!r)
+				r = vmem_read(c, gva, dst + n * v.size, v.size, AS_CPL);
+		}
+		if (r)
+			return r;
+		*k &= ~BIT(n);
+	}
+	*k = 0;
+	clear_rest(dst, v.n * v.size);
+	return 0;
+}
+
+static int scatter(struct vcpu *c, const struct uop *u)
+{
+	const struct insn *i = u->insn;
+	struct vsib v = vsib_of(i, &i->opd[0], i->vl);
+	const uint8_t *src = c->fpu.zmm[i->opd[1].reg];
+	uint64_t *k = &c->fpu.k[i->mask];
+	gva_t gva;
+
+	for (unsigned n = 0; n < v.n; n++) {
+		int r = 0;
+
+		if (*k >> n & 1) {
+			r = element_linear(c, u, &v, n, true, &gva);
+			if (!r)
+				r = vmem_write(c, gva, src + n * v.size, v.size, AS_CPL);
+		}
+		if (r)
+			return r;
+		*k &= ~BIT(n);
+	}
+	*k = 0;
+	return 0;
+}
+
+static NOINLINE int do_x_gather(struct vcpu *c, const struct uop *u)
+{
+	const struct insn *i = u->insn;
+	int r = vector_check(c, i);
+
+	if (r)
+		return r;
+	if (i->op == OP_SCATTER)
+		return scatter(c, u);
+	return i->enc == ENC_EVEX ? gather_evex(c, u) : gather_avx2(c, u);
+}
+HANDLER(x_gather)
+
+/* -- Compress and expand ---------------------------------------------------------------------- */
+
+/* Memory holds only the active elements, side by side. */
+static NOINLINE int do_x_compress(struct vcpu *c, const struct uop *u)
+{
+	const struct insn *i = u->insn;
+	uint8_t *buf = interp_of(c)->bounce;
+	struct elements e;
+	unsigned size;
+	int r = vector_check(c, i);
+
+	if (r || !i->has_mem)
+		return r ? r : vector_native(c, u, NULL);
+	e = evex_elements(c, i, i->vl);
+	size = (unsigned)__builtin_popcountll(e.active) * e.size;
+	if (i->op == OP_EXPAND) {
+		memset(buf, 0, MAX_VL);
+		if (size)
+			r = vmem_read(c, uop_ea(c, u), buf, size, AS_CPL);
+		return r ? r : vector_native(c, u, buf);
+	}
+	if (size)
+		r = vmem_probe(c, uop_ea(c, u), size, true, AS_CPL);
+	if (!r)
+		r = vector_native(c, u, buf);
+	if (!r && size)
+		r = vmem_write(c, uop_ea(c, u), buf, size, AS_CPL);
+	return r;
+}
+HANDLER(x_compress)

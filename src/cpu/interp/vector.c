@@ -1,0 +1,299 @@
+/* x87, MMX and vector instructions, run natively by their stubs (stub.h). Here memory operands are
+ * brought to the host and back, and what the guest may execute is checked.
+ */
+#include "cpu/interp/vector.h"
+
+#include "cpu/interp/operand.h"
+#include "cpu/interp/stub.h"
+#include "cpu/x86/features.h"
+
+#define FSW_ES BIT(7)
+
+/* Fields of the 64-bit FXSAVE image. SDM 1 "FXSAVE area". */
+#define FX_FSW   2
+#define FX_FOP   6
+#define FX_FIP   8
+#define FX_FDP   16
+#define FX_MXCSR 24
+
+#define MAX_VL 64
+
+int vector_check(struct vcpu *c, const struct insn *i)
+{
+	uint32_t attr = insn_table[i->id].attr;
+
+	if (attr & INSN_USES_AVX) {
+		uint64_t need = XCR0_SSE | XCR0_AVX;
+
+		if (i->enc == ENC_EVEX || (i->enc == ENC_VEX && insn_table[i->id].feature >=
+								FEAT_AVX512F &&
+					   insn_table[i->id].attr & INSN_USES_AVX &&
+					   i->opd[0].kind == OPD_KREG))
+			need |= XCR0_AVX512;
+		if (!(c->cr0 & CR0_PE) || c->rflags_rest & RFLAGS_VM || !(c->cr4 & CR4_OSXSAVE) ||
+		    (c->fpu.xcr0 & need) != need)
+			return raise_ud(c);
+	} else if (attr & INSN_USES_SSE) {
+		if (c->cr0 & CR0_EM || !(c->cr4 & CR4_OSFXSR))
+			return raise_ud(c);
+	} else if (i->op == OP_MMX && c->cr0 & CR0_EM) {
+		return raise_ud(c);
+	}
+	if (c->cr0 & CR0_TS || (attr & INSN_USES_FPU && c->cr0 & CR0_EM))
+		return raise_exc(c, EXC_NM, 0);
+	return 0;
+}
+
+/* -- Masked memory operands ------------------------------------------------------------------- */
+
+struct elements evex_elements(const struct vcpu *c, const struct insn *i, unsigned mem_bytes)
+{
+	unsigned elem = insn_table[i->id].elem;
+	unsigned n = elem ? MAX(i->vl / elem, 1) : 1;
+	struct elements e = {.n = n, .size = mem_bytes / n};
+	uint64_t k = i->mask ? c->fpu.k[i->mask] : ~0ull;
+
+	/* A scalar has one element, a broadcast one that all read. */
+	if (i->bcast || e.size == 0 || mem_bytes < n) {
+		k &= n >= 64 ? ~0ull : BIT(n) - 1;
+		return (struct elements){.n = 1, .size = mem_bytes, .active = k != 0};
+	}
+	e.active = k & (n >= 64 ? ~0ull : BIT(n) - 1);
+	return e;
+}
+
+int elements_read(struct vcpu *c, gva_t gva, const struct elements *e, uint8_t *buf)
+{
+	memset(buf, 0, (size_t)e->n * e->size);
+	for (unsigned n = 0; n < e->n; n++) {
+		if (!(e->active >> n & 1))
+			continue;
+
+		int r = vmem_read(c, gva + n * e->size, buf + n * e->size, e->size, AS_CPL);
+
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+int elements_write(struct vcpu *c, gva_t gva, const struct elements *e, const uint8_t *buf)
+{
+	for (unsigned n = 0; n < e->n; n++) {
+		int r = e->active >> n & 1
+				? (int)vmem_probe(c, gva + n * e->size, e->size, true, AS_CPL)
+				: 0;
+
+		if (r)
+			return r;
+	}
+	for (unsigned n = 0; n < e->n; n++)
+		if (e->active >> n & 1)
+			vmem_write(c, gva + n * e->size, buf + n * e->size, e->size, AS_CPL);
+	return 0;
+}
+
+/* -- Running ---------------------------------------------------------------------------------- */
+
+static const struct operand *gpr_operand(const struct insn *i)
+{
+	for (unsigned n = 0; n < i->n_opds; n++)
+		if (i->opd[n].kind == OPD_GPR)
+			return &i->opd[n];
+	return NULL;
+}
+
+int vector_native(struct vcpu *c, const struct uop *u, void *mem)
+{
+	const struct insn *i = u->insn;
+	const struct insn_desc *d = &insn_table[i->id];
+	const struct operand *g = gpr_operand(i);
+	struct stub_io io;
+	int r;
+
+	io.gpr = g ? c->gpr[g->reg] : 0;
+	io.rax = c->gpr[REG_RAX];
+	io.rcx = c->gpr[REG_RCX];
+	io.rdx = c->gpr[REG_RDX];
+	io.cc = c->cc;
+	r = stub_run(interp_of(c)->stubs, (stub_fn)(uintptr_t)u->imm, &c->fpu, mem, &io);
+	if (unlikely(r)) {
+		c->exc_error = 0;
+		return c->cr4 & CR4_OSXMMEXCPT ? r : EXC_UD;
+	}
+	if (g && g == &i->opd[0] && !(d->attr & INSN_NO_DST))
+		reg_write(c, opd_off(g), MAX(g->size, 4), io.gpr);
+	if (d->attr & INSN_WRITES_FL)
+		c->cc = io.cc & 0xffff;
+	c->gpr[REG_RCX] = g && g->reg == REG_RCX ? c->gpr[REG_RCX] : io.rcx;
+	return 0;
+}
+
+static const struct operand *memory_of(const struct insn *i)
+{
+	for (unsigned n = 0; n < i->n_opds; n++)
+		if (i->opd[n].kind == OPD_MEM)
+			return &i->opd[n];
+	return NULL;
+}
+
+/* An operand that is not wholly there, or not RAM in one page: by way of a buffer. */
+static int run_bounced(struct vcpu *c, const struct uop *u, gva_t gva, unsigned size, uint32_t attr)
+{
+	const struct insn *i = u->insn;
+	uint8_t *buf = interp_of(c)->bounce;
+	bool masked = i->enc == ENC_EVEX && i->mask && attr & INSN_FAULT_SUP;
+	struct elements e = {.n = 1, .size = size, .active = 1};
+	int r = 0;
+
+	if (masked)
+		e = evex_elements(c, i, size);
+	if (attr & INSN_MEM_SRC)
+		r = elements_read(c, gva, &e, buf);
+	else if (!masked)
+		r = vmem_probe(c, gva, size, true, AS_CPL);
+	if (!r)
+		r = vector_native(c, u, buf);
+	if (!r && attr & INSN_MEM_DST)
+		r = elements_write(c, gva, &e, buf);
+	return r;
+}
+
+/* With the memory operand where it is, if that is RAM in one page: the host then accesses it just as
+ * the guest would. */
+static int run_with_memory(struct vcpu *c, const struct uop *u, const struct operand *o)
+{
+	const struct insn *i = u->insn;
+	uint32_t attr = insn_table[i->id].attr;
+	bool write = attr & INSN_MEM_DST;
+	gva_t gva = uop_ea(c, u);
+	unsigned size = o->size;
+	uint8_t *p = write ? tlb_write(c, gva, size) : (uint8_t *)tlb_read(c, gva, size);
+	bool quiet = p != NULL;
+	int r;
+
+	if (attr & INSN_ALIGNED && gva & (size - 1))
+		return raise_gp(c);
+	if (!p && (gva & (PAGE_SIZE - 1)) <= PAGE_SIZE - size) {
+		r = vmem_host(c, gva, size, write, AS_CPL, &p);
+		/* A masked one may yet turn out to touch only what is there. */
+		if (r && !(i->mask && attr & INSN_FAULT_SUP))
+			return r;
+	}
+	if (!p)
+		return run_bounced(c, u, gva, size, attr);
+	r = vector_native(c, u, p);
+	if (!r && write && !quiet)
+		vmem_stored(c, p, size);
+	return r;
+}
+
+static NOINLINE int do_x_vec(struct vcpu *c, const struct uop *u)
+{
+	const struct operand *o = u->insn->has_mem ? memory_of(u->insn) : NULL;
+	int r = vector_check(c, u->insn);
+
+	if (r)
+		return r;
+	return o ? run_with_memory(c, u, o) : vector_native(c, u, NULL);
+}
+HANDLER(x_vec)
+
+/* VZEROUPPER, VZEROALL: registers 0-15 (0-7 outside 64-bit mode). */
+static NOINLINE int do_x_vzero(struct vcpu *c, const struct uop *u)
+{
+	unsigned keep = u->insn->vl == 32 ? 0 : 16;
+	int r = vector_check(c, u->insn);
+
+	if (r)
+		return r;
+	for (unsigned n = 0; n < (c->code64 ? 16 : 8); n++)
+		memset(c->fpu.zmm[n] + keep, 0, MAX_VL - keep);
+	return 0;
+}
+HANDLER(x_vzero)
+
+/* -- x87 and MMX ------------------------------------------------------------------------------ */
+
+/* An unmasked x87 exception waits: the next waiting instruction raises it. */
+static int check_pending(struct vcpu *c)
+{
+	if (!(load16(c->fpu.fx + FX_FSW) & FSW_ES))
+		return 0;
+	return raise_exc(c, EXC_MF, 0);
+}
+
+/* Where the host has noted the stub's addresses as the last instruction's, put the guest's. */
+static void fix_pointers(struct vcpu *c, const struct uop *u, const void *mem)
+{
+	const struct insn *i = u->insn;
+	uint64_t stub = stub_insn_addr(interp_of(c)->stubs, (stub_fn)(uintptr_t)u->imm);
+
+	if (load64(c->fpu.fx + FX_FIP) == stub) {
+		store64(c->fpu.fx + FX_FIP, uop_rip(c, u));
+		store16(c->fpu.fx + FX_FOP,
+			load16(c->fpu.fx + FX_FOP) ? (uint16_t)((i->opcode & 7) << 8 | i->modrm)
+						   : 0);
+	}
+	if (mem && load64(c->fpu.fx + FX_FDP) == (uintptr_t)mem)
+		store64(c->fpu.fx + FX_FDP, insn_offset(c, u, i));
+}
+
+/* x87 with the memory operand in the buffer: so the host's pointer to it can be told apart. */
+static int run_x87(struct vcpu *c, const struct uop *u)
+{
+	const struct insn *i = u->insn;
+	const struct operand *o = i->has_mem ? memory_of(i) : NULL;
+	uint32_t attr = insn_table[i->id].attr;
+	uint8_t *buf = interp_of(c)->bounce;
+	gva_t gva = 0;
+	int r = 0;
+
+	store32(c->fpu.fx + FX_MXCSR, c->fpu.mxcsr);
+	if (o) {
+		gva = uop_ea(c, u);
+		if (attr & INSN_ALIGNED && gva & (o->size - 1u))
+			return raise_gp(c);
+		if (attr & INSN_MEM_SRC)
+			r = vmem_read(c, gva, buf, o->size, AS_CPL);
+		else
+			r = vmem_probe(c, gva, o->size, true, AS_CPL);
+	}
+	if (!r)
+		r = vector_native(c, u, buf);
+	if (r)
+		return r;
+	if (o && attr & INSN_MEM_DST && vmem_write(c, gva, buf, o->size, AS_CPL))
+		return 0;
+	fix_pointers(c, u, o ? buf : NULL);
+	return 0;
+}
+
+static NOINLINE int do_x_x87(struct vcpu *c, const struct uop *u)
+{
+	int r = vector_check(c, u->insn);
+
+	if (!r && !(insn_table[u->insn->id].attr & INSN_NOWAIT))
+		r = check_pending(c);
+	return r ? r : run_x87(c, u);
+}
+HANDLER(x_x87)
+
+static NOINLINE int do_x_mmx(struct vcpu *c, const struct uop *u)
+{
+	int r = vector_check(c, u->insn);
+
+	if (!r)
+		r = check_pending(c);
+	return r ? r : run_x87(c, u);
+}
+HANDLER(x_mmx)
+
+/* FWAIT: #NM only if both MP and TS are set. */
+static NOINLINE int do_x_fwait(struct vcpu *c, const struct uop *u)
+{
+	if ((c->cr0 & (CR0_MP | CR0_TS)) == (CR0_MP | CR0_TS))
+		return raise_exc(c, EXC_NM, 0);
+	return check_pending(c);
+}
+HANDLER(x_fwait)
