@@ -48,6 +48,7 @@
 #define UA    (1u << 24) /* legacy SSE whose 16-byte memory operand may be unaligned */
 #define OP64  (1u << 25) /* default operand size 64 in 64-bit mode */
 #define NEAR  (1u << 26) /* operand size 64 in 64-bit mode, 66 ignored */
+#define NF    (1u << 29) /* EVEX: masking does not suppress memory faults (SDM's types "NF") */
 #define NOMEM (1u << 27) /* mod is taken as 3 */
 #define DIST  (1u << 28) /* gather: registers must differ */
 #define DEL   (1u << 30) /* disp8 counts elements */
@@ -327,7 +328,8 @@ static void parse_marks(struct row *r, char *word)
 
 		r->form.flags |= FORM_MASK | (zero ? FORM_ZERO : 0);
 		r->attr |= INSN_K_MASK;
-		r->elem = atoi(brace + 2 + zero);
+		if (!r->elem)
+			r->elem = atoi(brace + 2 + zero);
 	} else if (brace) {
 		die(r, "bad mark", brace);
 	}
@@ -453,6 +455,8 @@ static void note_unit(struct row *r)
 		r->attr |= INSN_USES_FPU;
 	if (r->enc == ENC_LEGACY && (vec || strstr(r->op, "MXCSR")))
 		r->attr |= INSN_USES_SSE;
+	if (r->enc == ENC_EVEX && r->attr & INSN_K_MASK && r->mask[DIM_MOD] & 1 && !(r->attr & NF))
+		r->attr |= INSN_FAULT_SUP;
 	if (r->enc == ENC_EVEX && !(r->form.flags & FORM_LIG) && (r->mask[DIM_L] & 3) && !(r->attr & NOVL))
 		r->attr |= INSN_NEEDS_VL;
 	if (r->enc != ENC_LEGACY && (vec || k || strstr(r->op, "MXCSR") || !strcmp(r->op, "VZERO")))

@@ -253,6 +253,26 @@ static inline bool same_name(const char *ours, const char *zydis)
 	return !strcmp(ours, zydis);
 }
 
+/* Operands that Zydis does not list as we do: string instructions' and implicit registers are
+ * hidden, the x87 stack's are listed; hint NOPs and UD0/UD1 use theirs for nothing.
+ */
+static inline bool operands_comparable(const struct insn *i)
+{
+	switch (i->op) {
+	case OP_MOVS:
+	case OP_CMPS:
+	case OP_STOS:
+	case OP_LODS:
+	case OP_SCAS:
+	case OP_INS:
+	case OP_OUTS:
+	case OP_NOP:
+	case OP_UD: return false;
+	case OP_X87: return i->n_opds != 0;
+	default: return true;
+	}
+}
+
 static inline bool compare_operands(const struct insn *i, const ZydisDecodedInstruction *z,
 				    const ZydisDecodedOperand *ops, struct difference *d)
 {
@@ -261,6 +281,9 @@ static inline bool compare_operands(const struct insn *i, const ZydisDecodedInst
 	for (unsigned j = 0; j < z->operand_count; j++) {
 		if (ops[j].visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN ||
 		    ops[j].encoding == ZYDIS_OPERAND_ENCODING_MASK)
+			continue;
+		if (i->op == OP_X87 && ops[j].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    ZydisRegisterGetClass(ops[j].reg.value) == ZYDIS_REGCLASS_X87)
 			continue;
 		/* ENTER's level is in imm2. */
 		if (i->op == OP_ENTER && j == 1) {
@@ -274,6 +297,9 @@ static inline bool compare_operands(const struct insn *i, const ZydisDecodedInst
 			return true;
 		k++;
 	}
+	/* XMM0 of BLENDV and SHA256RNDS2 is hidden. */
+	if (k + 1 == i->n_opds && i->enc == ENC_LEGACY && i->opd[k].kind == OPD_XMM)
+		k++;
 	return k != i->n_opds && DIFFER(d, "operand count", "%u not %u", i->n_opds, k);
 }
 
@@ -323,7 +349,7 @@ static inline bool compare_decoded(const struct insn *i, const ZydisDecodedInstr
 		return DIFFER(d, "mnemonic", "%s", row->text);
 	if (i->len != z->length)
 		return DIFFER(d, "length", "%u not %u", i->len, z->length);
-	if (compare_operands(i, z, ops, d) || compare_evex(i, z, d) || compare_flags(i, z, d))
+	if ((operands_comparable(i) && compare_operands(i, z, ops, d)) || compare_evex(i, z, d) || compare_flags(i, z, d))
 		return true;
 	if (i->adsize * 8 != z->address_width)
 		return DIFFER(d, "address size", "%u not %u", i->adsize, z->address_width);
