@@ -57,6 +57,7 @@ static const uint8_t opsizes[N_OPSIZE_RULES][3][4] = {
 	[OPSIZE_NORMAL] = { { 0, 1, 0, 1 }, { 1, 0, 1, 0 }, { 1, 0, 2, 2 } },
 	[OPSIZE_D64] = { { 0, 1, 0, 1 }, { 1, 0, 1, 0 }, { 2, 0, 2, 2 } },
 	[OPSIZE_F64] = { { 0, 1, 0, 1 }, { 1, 0, 1, 0 }, { 2, 2, 2, 2 } },
+	[OPSIZE_MODE] = { { 1, 1, 1, 1 }, { 1, 1, 1, 1 }, { 2, 2, 2, 2 } },
 	[OPSIZE_NO66] = { { 0, 0, 0, 0 }, { 1, 1, 1, 1 }, { 1, 1, 2, 2 } },
 };
 
@@ -100,10 +101,13 @@ static unsigned legacy_opcode(struct state *s, unsigned op)
  */
 static void limit_registers(struct state *s)
 {
-	if (s->mode_idx == 2)
-		return;
-	s->reg_hi = s->x = s->rm_hi = 0;
-	s->vvvv &= 7;
+	if (s->mode_idx != 2)
+		s->reg_hi = s->x = s->rm_hi = 0;
+}
+
+static unsigned vvvv_register(const struct state *s)
+{
+	return s->vvvv & (s->mode_idx == 2 ? 31 : 7);
 }
 
 /* C4, C5: the bytes from the cursor on. Returns the opcode or -1 for #UD. */
@@ -145,6 +149,8 @@ static int evex_opcode(struct state *s, struct insn *out)
 	if (s->pfx & (PFX_LOCK | PFX_66 | PFX_REP | PFX_REPNE) || out->rex)
 		return -1;
 	if (p0 & 8 || !(p1 & 4) || map < 1 || map > 3)
+		return -1;
+	if (s->mode_idx != 2 && !(p2 & 8))
 		return -1;
 	s->space = SPACE_EVEX_0F + map - 1;
 	s->reg_hi = (~p0 >> 4 & 8) | (~p0 & 16);
@@ -322,7 +328,7 @@ static void decode_operands(const struct state *s, struct insn *out, const struc
 	const uint8_t numbers[FROM_FIXED] = {
 		[FROM_REG] = s->dim[DIM_REG] | s->reg_hi,
 		[FROM_RM] = s->dim[DIM_RM] | s->rm_hi | (out->enc == ENC_EVEX ? s->x << 1 : 0),
-		[FROM_VVVV] = s->vvvv,
+		[FROM_VVVV] = vvvv_register(s),
 		[FROM_IS4] = out->imm >> 4 & (s->mode_idx == 2 ? 15 : 7),
 		[FROM_OP] = (out->opcode & 7) | s->rm_hi,
 	};
@@ -359,7 +365,7 @@ static bool registers_exist(const struct state *s, const struct insn *out,
 	for (unsigned i = 0; i < f->n_opds; i++) {
 		unsigned from = f->opd[i].from;
 		unsigned n = from == FROM_REG  ? s->dim[DIM_REG] | s->reg_hi :
-			     from == FROM_VVVV ? s->vvvv :
+			     from == FROM_VVVV ? vvvv_register(s) :
 						 0;
 
 		switch (f->opd[i].klass) {

@@ -88,6 +88,7 @@ enum opsize_rule {
 	OPSIZE_NORMAL,
 	OPSIZE_D64,  /* 64 bits by default in 64-bit mode, 66 makes 16 */
 	OPSIZE_F64,  /* always 64 bits there; Intel ignores 66 */
+	OPSIZE_MODE, /* the mode's largest (MOV to and from CR and DR) */
 	OPSIZE_NO66, /* 66 is a mandatory prefix, no size */
 	N_OPSIZE_RULES
 };

@@ -150,7 +150,8 @@ static void parse_vex(struct row *r, char *spec)
 {
 	static const char *const lengths[] = { "128", "256", "512", "x", "y", "z", "LIG" };
 	static const uint8_t vex_l[] = { 1, 2, 0, 3, 2, 3, 15 };
-	static const uint8_t evex_l[] = { 1, 2, 4, 7, 6, 3, 15 };
+	/* L'L = 3 is reserved even where the length is ignored. */
+	static const uint8_t evex_l[] = { 1, 2, 4, 7, 6, 3, 7 };
 	static const char *const pps[] = { "NP", "66", "F3", "F2" };
 	static const char *const maps[] = { "0F", "0F38", "0F3A" };
 	static const char *const ws[] = { "W0", "W1", "WIG", "W0m", "W1m" };
@@ -487,6 +488,8 @@ static void parse_operands(struct row *r)
 		r->form.opsize = OPSIZE_D64;
 	else if (r->attr & NEAR)
 		r->form.opsize = OPSIZE_F64;
+	else if (r->attr & NOMEM)
+		r->form.opsize = OPSIZE_MODE;
 	else if (r->mask[DIM_PP] == 2)
 		r->form.opsize = OPSIZE_NO66;
 	note_unit(r);
