@@ -77,7 +77,7 @@ struct state {
 	unsigned pfx;
 	unsigned space;
 	uint8_t seg;       /* override, or N_SEGS */
-	uint8_t dim[N_DIMS];
+	uint8_t *dim;      /* what trees branch on; apart, so that the rest can live in registers */
 	uint8_t reg_hi, x, rm_hi; /* REX.R (and EVEX.R' << 1), X, B as bits 3 and 4 of registers */
 	uint8_t vvvv;             /* V' at bit 4; not inverted */
 	uint8_t ll;               /* EVEX.L'L */
@@ -548,7 +548,8 @@ static const struct insn blank = { .base = REG_ZERO, .index = REG_ZERO };
 enum decode_result decode(const uint8_t *code, size_t n, unsigned mode, struct insn *out)
 {
 	uint8_t padded[INSN_MAX_LEN + PADDING];
-	struct state s = { .p = code, .seg = N_SEGS, .mode_idx = mode >> 2 };
+	uint8_t dim[N_DIMS] = { 0 };
+	struct state s = { .p = code, .seg = N_SEGS, .mode_idx = mode >> 2, .dim = dim };
 	unsigned byte;
 	bool ok = false;
 	int op;
