@@ -113,7 +113,8 @@ static bool second_page_same(struct vcpu *c, const struct block *b)
 	return tlb_fetch(c, next, &exc) == b->host2;
 }
 
-bool block_recheck(struct vcpu *c, const struct block *b)
+__attribute__((target("general-regs-only"))) SAVES_ALL bool
+block_recheck(struct vcpu *c, const struct block *b)
 {
 	if (atomic_load(&b->ps->code_gen) != b->gen || atomic_load(&b->ps2->code_gen) != b->gen2)
 		return false;
@@ -337,7 +338,7 @@ struct block *block_find(struct vcpu *c, bool step, enum x86_exc *exc)
 	for (b = *bucket; b; b = b->hash_next)
 		if (b->host == host && b->mode == block_mode(c))
 			break;
-	if (b && (b->n_bytes > limit_rest(c) || !block_ok(c, b))) {
+	if (b && (b->n_bytes > limit_rest(c) || !block_recheck(c, b))) {
 		/* Unlink it: its memory comes back with the next flush of the arena. */
 		while (*bucket != b)
 			bucket = &(*bucket)->hash_next;
@@ -352,6 +353,8 @@ struct block *block_find(struct vcpu *c, bool step, enum x86_exc *exc)
 		b->hash_next = *bucket;
 		*bucket = b;
 	}
-	*s = (struct jump_slot){.rip = c->rip, .key = c->code_key, .b = b};
+	/* One on two pages is looked up each time, since the second may be mapped elsewhere then. */
+	if (!b->host2)
+		*s = (struct jump_slot){.rip = c->rip, .key = c->code_key, .b = b};
 	return b;
 }

@@ -1,14 +1,50 @@
 /* Handlers for the instructions that programs are made of, one for each form and size, so that
  * nothing is decided at run time. What is not here goes to the general handlers, which do the
  * same. All of them serve 64-bit code; those without a branch, a stack or a RIP serve every mode.
+ *
+ * They touch memory only through the TLB. On a miss, before anything has changed, the instruction is
+ * decoded once more and done by its general handler: so no handler here calls a function, and none
+ * has a stack frame.
  */
 #include "cpu/interp/interp_internal.h"
 #include "cpu/interp/operand.h"
 
+#include "cpu/x86/decode.h"
 #include "cpu/x86/sem.h"
 
-/* Shapes of two operands: register or memory first, register, immediate or memory second. */
-enum form { FORM_RR, FORM_RI, FORM_RM, FORM_MR, FORM_MI, N_FORMS, FORM_NONE = N_FORMS };
+static NOINLINE int run_general(struct vcpu *c, const struct uop *u)
+{
+	const struct block *b = interp_of(c)->running;
+	struct uop uops[2] = {*u, {.fn = x_done}};
+	struct insn i;
+
+	/* It was decoded from these bytes before. */
+	decode(b->bytes + u->off, b->n_bytes - u->off, c->code_size, &i);
+	uops[0].fn = select_general(i.op);
+	uops[0].insn = &i;
+	uops[0].size = (uint8_t)i.opd[0].size;
+	return uops[0].fn(c, uops);
+}
+
+/* The TLB does not have what u accesses. */
+static NOINLINE int miss(struct vcpu *c, const struct uop *u)
+{
+	int r = run_general(c, u);
+
+	if (r != EXEC_DONE)
+		return r;
+	NEXT;
+}
+
+/* Shapes of two operands: register or memory first, register, immediate or memory second. B: the
+ * address is base + disp. */
+enum form {
+	FORM_RR, FORM_RI, FORM_RM, FORM_MR, FORM_MI, FORM_RMB, FORM_MRB, FORM_MIB,
+	N_FORMS, FORM_NONE = N_FORMS
+};
+
+#define EA_m(c, u)  uop_ea(c, u)
+#define EA_mb(c, u) (R64(c, (u)->base) + (uint64_t)(u)->disp)
 
 static unsigned size_index(unsigned size)
 {
@@ -25,25 +61,48 @@ static bool is_imm(const struct operand *o)
 	return o->kind == OPD_IMM || o->kind == OPD_ONE;
 }
 
-static enum form form_of(const struct insn *i)
+static enum form form_of(const struct insn *i, const struct uop *u)
 {
 	const struct operand *a = &i->opd[0], *b = &i->opd[1];
+	bool plain = u->index == GPR_OFF(REG_ZERO);
 
 	if (i->n_opds != 2)
 		return FORM_NONE;
+	if (is_reg(a) && b->kind == OPD_MEM)
+		return plain ? FORM_RMB : FORM_RM;
 	if (is_reg(a))
-		return is_reg(b) ? FORM_RR : is_imm(b) ? FORM_RI : b->kind == OPD_MEM ? FORM_RM
-										    : FORM_NONE;
-	if (a->kind == OPD_MEM)
-		return is_reg(b) ? FORM_MR : is_imm(b) ? FORM_MI : FORM_NONE;
+		return is_reg(b) ? FORM_RR : is_imm(b) ? FORM_RI : FORM_NONE;
+	if (a->kind == OPD_MEM && is_reg(b))
+		return plain ? FORM_MRB : FORM_MR;
+	if (a->kind == OPD_MEM && is_imm(b))
+		return plain ? FORM_MIB : FORM_MI;
 	return FORM_NONE;
 }
 
 #define FOR_SIZES(X, ...) X(1, __VA_ARGS__) X(2, __VA_ARGS__) X(4, __VA_ARGS__) X(8, __VA_ARGS__)
 
+#define FORM_ROW(name, f) {name##_##f##_1, name##_##f##_2, name##_##f##_4, name##_##f##_8}
+#define FORM_TABLE(name)                                                                           \
+	{                                                                                          \
+		[FORM_RR] = FORM_ROW(name, rr), [FORM_RI] = FORM_ROW(name, ri),                    \
+		[FORM_RM] = FORM_ROW(name, rm), [FORM_MR] = FORM_ROW(name, mr),                    \
+		[FORM_MI] = FORM_ROW(name, mi), [FORM_RMB] = FORM_ROW(name, rmb),                  \
+		[FORM_MRB] = FORM_ROW(name, mrb), [FORM_MIB] = FORM_ROW(name, mib)                 \
+	}
+
+/* The source of a load, the target of a store. */
+#define READ_FROM(p, S, ea)                                                                        \
+	const uint8_t *p;                                                                          \
+	if (unlikely(!tlb_hit_read(c, ea, S, &p)))                                                 \
+		return miss(c, u)
+#define WRITE_TO(p, S, ea)                                                                         \
+	uint8_t *p;                                                                                \
+	if (unlikely(!tlb_hit_write(c, ea, S, &p)))                                                \
+		return miss(c, u)
+
 /* -- MOV -------------------------------------------------------------------------------------- */
 
-#define MOV_HANDLERS(S, _)                                                                         \
+#define MOV_REG(S, _)                                                                              \
 	static int mov_rr_##S(struct vcpu *c, const struct uop *u)                                 \
 	{                                                                                          \
 		reg_write(c, u->dst, S, reg_read(c, u->src, S));                                   \
@@ -53,46 +112,36 @@ static enum form form_of(const struct insn *i)
 	{                                                                                          \
 		reg_write(c, u->dst, S, (uint64_t)u->imm);                                         \
 		NEXT;                                                                              \
-	}                                                                                          \
-	static int mov_rm_##S(struct vcpu *c, const struct uop *u)                                 \
+	}
+#define MOV_MEM(S, m)                                                                              \
+	static int mov_r##m##_##S(struct vcpu *c, const struct uop *u)                             \
 	{                                                                                          \
-		uint64_t v;                                                                        \
-		int r = mem_load(c, uop_ea(c, u), S, &v);                                          \
-                                                                                                   \
-		if (unlikely(r))                                                                   \
-			return uop_leave(c, u, r);                                                 \
-		reg_write(c, u->dst, S, v);                                                        \
-		NEXT;                                                                              \
-	}                                                                                          \
-	static int mov_mr_##S(struct vcpu *c, const struct uop *u)                                 \
-	{                                                                                          \
-		int r = mem_store(c, uop_ea(c, u), S, reg_read(c, u->src, S));                     \
-                                                                                                   \
-		if (unlikely(r))                                                                   \
-			return uop_leave(c, u, r);                                                 \
-		NEXT;                                                                              \
-	}                                                                                          \
-	static int mov_mi_##S(struct vcpu *c, const struct uop *u)                                 \
-	{                                                                                          \
-		int r = mem_store(c, uop_ea(c, u), S, (uint64_t)u->imm);                           \
-                                                                                                   \
-		if (unlikely(r))                                                                   \
-			return uop_leave(c, u, r);                                                 \
+		READ_FROM(p, S, EA_##m(c, u));                                                     \
+		reg_write(c, u->dst, S, load_host(p, S));                                          \
 		NEXT;                                                                              \
 	}
-FOR_SIZES(MOV_HANDLERS)
-
-#define FORM_ROW(name, f) {name##_##f##_1, name##_##f##_2, name##_##f##_4, name##_##f##_8}
-#define FORM_TABLE(name)                                                                           \
+#define MOV_STORE(S, m, suffix)                                                                    \
+	static int mov_mr##suffix##_##S(struct vcpu *c, const struct uop *u)                       \
 	{                                                                                          \
-		[FORM_RR] = FORM_ROW(name, rr), [FORM_RI] = FORM_ROW(name, ri),                    \
-		[FORM_RM] = FORM_ROW(name, rm), [FORM_MR] = FORM_ROW(name, mr),                    \
-		[FORM_MI] = FORM_ROW(name, mi)                                                     \
+		WRITE_TO(p, S, EA_##m(c, u));                                                      \
+		store_host(p, S, reg_read(c, u->src, S));                                          \
+		NEXT;                                                                              \
+	}                                                                                          \
+	static int mov_mi##suffix##_##S(struct vcpu *c, const struct uop *u)                       \
+	{                                                                                          \
+		WRITE_TO(p, S, EA_##m(c, u));                                                      \
+		store_host(p, S, (uint64_t)u->imm);                                                \
+		NEXT;                                                                              \
 	}
+FOR_SIZES(MOV_REG, _)
+FOR_SIZES(MOV_MEM, m)
+FOR_SIZES(MOV_MEM, mb)
+FOR_SIZES(MOV_STORE, m, )
+FOR_SIZES(MOV_STORE, mb, b)
 
 /* -- ALU operations of two operands ----------------------------------------------------------- */
 
-#define ALU_SIZE(S, op)                                                                            \
+#define ALU_REG(S, op)                                                                             \
 	static int op##_rr_##S(struct vcpu *c, const struct uop *u)                                \
 	{                                                                                          \
 		reg_write(c, u->dst, S,                                                            \
@@ -104,73 +153,45 @@ FOR_SIZES(MOV_HANDLERS)
 		reg_write(c, u->dst, S,                                                            \
 			  sem_##op(S, reg_read(c, u->dst, S), (uint64_t)u->imm, &c->cc));          \
 		NEXT;                                                                              \
-	}                                                                                          \
-	static int op##_rm_##S(struct vcpu *c, const struct uop *u)                                \
+	}
+#define ALU_MEM(S, op, m)                                                                          \
+	static int op##_r##m##_##S(struct vcpu *c, const struct uop *u)                            \
 	{                                                                                          \
-		uint64_t v;                                                                        \
-		int r = mem_load(c, uop_ea(c, u), S, &v);                                          \
-                                                                                                   \
-		if (unlikely(r))                                                                   \
-			return uop_leave(c, u, r);                                                 \
-		reg_write(c, u->dst, S, sem_##op(S, reg_read(c, u->dst, S), v, &c->cc));           \
+		READ_FROM(p, S, EA_##m(c, u));                                                     \
+		reg_write(c, u->dst, S,                                                            \
+			  sem_##op(S, reg_read(c, u->dst, S), load_host(p, S), &c->cc));           \
 		NEXT;                                                                              \
-	}                                                                                          \
-	static int op##_mr_##S(struct vcpu *c, const struct uop *u)                                \
+	}
+#define ALU_STORE(S, op, m, suffix)                                                                \
+	static int op##_mr##suffix##_##S(struct vcpu *c, const struct uop *u)                      \
 	{                                                                                          \
-		uint8_t *p = tlb_write(c, uop_ea(c, u), S);                                        \
-                                                                                                   \
-		if (unlikely(!p))                                                                  \
-			return rare_alu(c, u);                                                     \
+		WRITE_TO(p, S, EA_##m(c, u));                                                      \
 		store_host(p, S,                                                                   \
 			   sem_##op(S, load_host(p, S), reg_read(c, u->src, S), &c->cc));          \
 		NEXT;                                                                              \
 	}                                                                                          \
-	static int op##_mi_##S(struct vcpu *c, const struct uop *u)                                \
+	static int op##_mi##suffix##_##S(struct vcpu *c, const struct uop *u)                      \
 	{                                                                                          \
-		uint8_t *p = tlb_write(c, uop_ea(c, u), S);                                        \
-                                                                                                   \
-		if (unlikely(!p))                                                                  \
-			return rare_alu(c, u);                                                     \
+		WRITE_TO(p, S, EA_##m(c, u));                                                      \
 		store_host(p, S, sem_##op(S, load_host(p, S), (uint64_t)u->imm, &c->cc));          \
 		NEXT;                                                                              \
 	}
-
-static uint64_t alu(unsigned op, unsigned size, uint64_t a, uint64_t b, uint32_t *cc)
-{
-	switch (op) {
-	case OP_ADD: return sem_add(size, a, b, cc);
-	case OP_OR: return sem_or(size, a, b, cc);
-	case OP_ADC: return sem_adc(size, a, b, cc);
-	case OP_SBB: return sem_sbb(size, a, b, cc);
-	case OP_AND: return sem_and(size, a, b, cc);
-	case OP_XOR: return sem_xor(size, a, b, cc);
-	default: return sem_sub(size, a, b, cc);
-	}
-}
-
-/* A store that missed the TLB: aux is the op, dst 1 if the source is the immediate. */
-static NOINLINE int do_rare_alu(struct vcpu *c, const struct uop *u)
-{
-	uint64_t old, b = u->dst ? (uint64_t)u->imm : reg_read(c, u->src, u->size);
-	struct rmw m;
-	int r = rmw_begin(c, uop_ea(c, u), u->size, &m, &old);
-
-	if (!r)
-		rmw_commit(c, &m, false, &old, alu(u->aux, u->size, old, b, &c->cc));
-	return r;
-}
-static HANDLER(rare_alu)
-
-FOR_SIZES(ALU_SIZE, add)
-FOR_SIZES(ALU_SIZE, or)
-FOR_SIZES(ALU_SIZE, adc)
-FOR_SIZES(ALU_SIZE, sbb)
-FOR_SIZES(ALU_SIZE, and)
-FOR_SIZES(ALU_SIZE, sub)
-FOR_SIZES(ALU_SIZE, xor)
+#define ALU_ALL(op)                                                                                \
+	FOR_SIZES(ALU_REG, op)                                                                     \
+	FOR_SIZES(ALU_MEM, op, m)                                                                  \
+	FOR_SIZES(ALU_MEM, op, mb)                                                                 \
+	FOR_SIZES(ALU_STORE, op, m, )                                                              \
+	FOR_SIZES(ALU_STORE, op, mb, b)
+ALU_ALL(add)
+ALU_ALL(or)
+ALU_ALL(adc)
+ALU_ALL(sbb)
+ALU_ALL(and)
+ALU_ALL(sub)
+ALU_ALL(xor)
 
 /* CMP and TEST: no destination. */
-#define CMP_SIZE(S, op, sem)                                                                       \
+#define CMP_REG(S, op, sem)                                                                        \
 	static int op##_rr_##S(struct vcpu *c, const struct uop *u)                                \
 	{                                                                                          \
 		sem(S, reg_read(c, u->dst, S), reg_read(c, u->src, S), &c->cc);                    \
@@ -180,39 +201,32 @@ FOR_SIZES(ALU_SIZE, xor)
 	{                                                                                          \
 		sem(S, reg_read(c, u->dst, S), (uint64_t)u->imm, &c->cc);                          \
 		NEXT;                                                                              \
-	}                                                                                          \
-	static int op##_rm_##S(struct vcpu *c, const struct uop *u)                                \
+	}
+#define CMP_MEM(S, op, sem, m, suffix)                                                             \
+	static int op##_r##m##_##S(struct vcpu *c, const struct uop *u)                            \
 	{                                                                                          \
-		uint64_t v;                                                                        \
-		int r = mem_load(c, uop_ea(c, u), S, &v);                                          \
-                                                                                                   \
-		if (unlikely(r))                                                                   \
-			return uop_leave(c, u, r);                                                 \
-		sem(S, reg_read(c, u->dst, S), v, &c->cc);                                         \
+		READ_FROM(p, S, EA_##m(c, u));                                                     \
+		sem(S, reg_read(c, u->dst, S), load_host(p, S), &c->cc);                           \
 		NEXT;                                                                              \
 	}                                                                                          \
-	static int op##_mr_##S(struct vcpu *c, const struct uop *u)                                \
+	static int op##_mr##suffix##_##S(struct vcpu *c, const struct uop *u)                      \
 	{                                                                                          \
-		uint64_t v;                                                                        \
-		int r = mem_load(c, uop_ea(c, u), S, &v);                                          \
-                                                                                                   \
-		if (unlikely(r))                                                                   \
-			return uop_leave(c, u, r);                                                 \
-		sem(S, v, reg_read(c, u->src, S), &c->cc);                                         \
+		READ_FROM(p, S, EA_##m(c, u));                                                     \
+		sem(S, load_host(p, S), reg_read(c, u->src, S), &c->cc);                           \
 		NEXT;                                                                              \
 	}                                                                                          \
-	static int op##_mi_##S(struct vcpu *c, const struct uop *u)                                \
+	static int op##_mi##suffix##_##S(struct vcpu *c, const struct uop *u)                      \
 	{                                                                                          \
-		uint64_t v;                                                                        \
-		int r = mem_load(c, uop_ea(c, u), S, &v);                                          \
-                                                                                                   \
-		if (unlikely(r))                                                                   \
-			return uop_leave(c, u, r);                                                 \
-		sem(S, v, (uint64_t)u->imm, &c->cc);                                               \
+		READ_FROM(p, S, EA_##m(c, u));                                                     \
+		sem(S, load_host(p, S), (uint64_t)u->imm, &c->cc);                                 \
 		NEXT;                                                                              \
 	}
-FOR_SIZES(CMP_SIZE, cmp, sem_sub)
-FOR_SIZES(CMP_SIZE, test, sem_and)
+FOR_SIZES(CMP_REG, cmp, sem_sub)
+FOR_SIZES(CMP_REG, test, sem_and)
+FOR_SIZES(CMP_MEM, cmp, sem_sub, m, )
+FOR_SIZES(CMP_MEM, cmp, sem_sub, mb, b)
+FOR_SIZES(CMP_MEM, test, sem_and, m, )
+FOR_SIZES(CMP_MEM, test, sem_and, mb, b)
 
 /* XOR and SUB of a register with itself: zero with known flags. */
 static int zero_idiom(struct vcpu *c, const struct uop *u)
@@ -230,45 +244,40 @@ static const uop_fn alu_table[][N_FORMS][4] = {
 	[OP_TEST - OP_ADD] = FORM_TABLE(test),
 };
 _Static_assert(OP_TEST - OP_ADD == 8, "ADD OR ADC SBB AND SUB XOR CMP TEST stand in this order");
-_Static_assert(OP_TEST < 256, "aux of rare_alu holds the op");
 
 static const uop_fn mov_table[N_FORMS][4] = FORM_TABLE(mov);
 
 /* Operands into the uop's fields. */
-static void set_operands(const struct insn *i, enum form f, struct uop *u)
+static void set_operands(const struct insn *i, struct uop *u)
 {
 	u->size = (uint8_t)i->opd[0].size;
 	u->imm = i->opd[1].kind == OPD_ONE ? 1 : i->imm;
-	if (f == FORM_RR || f == FORM_RI || f == FORM_RM)
+	if (is_reg(&i->opd[0]))
 		u->dst = opd_off(&i->opd[0]);
-	if (f == FORM_RR || f == FORM_MR)
+	if (is_reg(&i->opd[1]))
 		u->src = opd_off(&i->opd[1]);
 }
 
 static uop_fn select_alu(const struct insn *i, struct uop *u)
 {
-	enum form f = form_of(i);
+	enum form f = form_of(i, u);
 
 	if (f == FORM_NONE || i->prefix & PFX_LOCK)
 		return NULL;
-	set_operands(i, f, u);
+	set_operands(i, u);
 	if (f == FORM_RR && (i->op == OP_XOR || i->op == OP_SUB) && u->dst == u->src &&
 	    u->size >= 4)
 		return zero_idiom;
-	if (f == FORM_MR || f == FORM_MI) {
-		u->aux = (uint8_t)i->op;
-		u->dst = f == FORM_MI;
-	}
 	return alu_table[i->op - OP_ADD][f][size_index(u->size)];
 }
 
 static uop_fn select_mov(const struct insn *i, struct uop *u)
 {
-	enum form f = form_of(i);
+	enum form f = form_of(i, u);
 
 	if (f == FORM_NONE)
 		return NULL;
-	set_operands(i, f, u);
+	set_operands(i, u);
 	return mov_table[f][size_index(u->size)];
 }
 
@@ -282,12 +291,8 @@ static uop_fn select_mov(const struct insn *i, struct uop *u)
 	}                                                                                          \
 	static int name##_rm_##D##_##S(struct vcpu *c, const struct uop *u)                        \
 	{                                                                                          \
-		uint64_t v;                                                                        \
-		int r = mem_load(c, uop_ea(c, u), S, &v);                                          \
-                                                                                                   \
-		if (unlikely(r))                                                                   \
-			return uop_leave(c, u, r);                                                 \
-		reg_write(c, u->dst, D, (uint64_t)conv(v, S * 8));                                 \
+		READ_FROM(p, S, uop_ea(c, u));                                                     \
+		reg_write(c, u->dst, D, (uint64_t)conv(load_host(p, S), S * 8));                                 \
 		NEXT;                                                                              \
 	}
 #define ZERO_EXTEND(v, bits) (v)
@@ -462,15 +467,11 @@ static uop_fn select_imul(const struct insn *i, struct uop *u)
 #define FOR_CONDS(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13)     \
 	X(14) X(15)
 
-/* Go to rip; where it is not canonical the general handler raises what is due. */
-#define GO(rip_, otherwise)                                                                        \
+/* Go to rip_; that it is canonical is looked at when no block is at hand. */
+#define GO(rip_)                                                                                   \
 	do {                                                                                       \
-		uint64_t to_ = (rip_);                                                             \
-                                                                                                   \
-		if (unlikely(!is_canonical(to_)))                                                  \
-			return otherwise(c, u);                                                    \
-		c->rip = to_;                                                                      \
-		return uop_jump(c);                                                                \
+		c->rip = (rip_);                                                                   \
+		return uop_jump(c, u);                                                             \
 	} while (0)
 
 /* A target that is not canonical: #GP(0) at the branch. */
@@ -486,7 +487,7 @@ static int bad_target(struct vcpu *c, const struct uop *u)
 	{                                                                                          \
 		int64_t off = sem_cond(N, c->cc) ? u->imm : u->disp;                               \
                                                                                                    \
-		GO(c->gpr[REG_BLOCK] + (uint64_t)off, bad_target);                                 \
+		GO(c->gpr[REG_BLOCK] + (uint64_t)off);                                 \
 	}                                                                                          \
 	static int setcc_##N(struct vcpu *c, const struct uop *u)                                  \
 	{                                                                                          \
@@ -535,33 +536,27 @@ static uop_fn select_set(const struct insn *i, struct uop *u)
 
 static int jmp_rel(struct vcpu *c, const struct uop *u)
 {
-	GO(c->gpr[REG_BLOCK] + (uint64_t)u->imm, bad_target);
+	GO(c->gpr[REG_BLOCK] + (uint64_t)u->imm);
 }
 
 static int jmp_reg(struct vcpu *c, const struct uop *u)
 {
-	GO(R64(c, u->src), bad_target);
+	GO(R64(c, u->src));
 }
 
 static int push_8(struct vcpu *c, const struct uop *u)
 {
-	int r = mem_store(c, c->gpr[REG_RSP] - 8, 8, R64(c, u->src));
-
-	if (unlikely(r))
-		return uop_leave(c, u, r);
+	WRITE_TO(p, 8, c->gpr[REG_RSP] - 8);
+	store_host(p, 8, R64(c, u->src));
 	c->gpr[REG_RSP] -= 8;
 	NEXT;
 }
 
 static int pop_8(struct vcpu *c, const struct uop *u)
 {
-	uint64_t v;
-	int r = mem_load(c, c->gpr[REG_RSP], 8, &v);
-
-	if (unlikely(r))
-		return uop_leave(c, u, r);
+	READ_FROM(p, 8, c->gpr[REG_RSP]);
 	c->gpr[REG_RSP] += 8;
-	R64(c, u->dst) = v;
+	R64(c, u->dst) = load_host(p, 8);
 	NEXT;
 }
 
@@ -569,16 +564,14 @@ static int pop_8(struct vcpu *c, const struct uop *u)
 #define CALL_TO(rip_)                                                                              \
 	do {                                                                                       \
 		uint64_t to = (rip_);                                                              \
-		int r;                                                                             \
                                                                                                    \
 		if (unlikely(!is_canonical(to)))                                                   \
 			return bad_target(c, u);                                                   \
-		r = mem_store(c, c->gpr[REG_RSP] - 8, 8, c->gpr[REG_BLOCK] + (uint64_t)u->disp);   \
-		if (unlikely(r))                                                                   \
-			return uop_leave(c, u, r);                                                 \
+		WRITE_TO(p, 8, c->gpr[REG_RSP] - 8);                                               \
+		store_host(p, 8, c->gpr[REG_BLOCK] + (uint64_t)u->disp);                           \
 		c->gpr[REG_RSP] -= 8;                                                              \
 		c->rip = to;                                                                       \
-		return uop_jump(c);                                                                \
+		return uop_jump(c, u);                                                             \
 	} while (0)
 
 static int call_rel(struct vcpu *c, const struct uop *u)
@@ -593,25 +586,20 @@ static int call_reg(struct vcpu *c, const struct uop *u)
 
 static int ret_8(struct vcpu *c, const struct uop *u)
 {
-	uint64_t v;
-	int r = mem_load(c, c->gpr[REG_RSP], 8, &v);
+	READ_FROM(p, 8, c->gpr[REG_RSP]);
+	uint64_t to = load_host(p, 8);
 
-	if (unlikely(r))
-		return uop_leave(c, u, r);
-	if (unlikely(!is_canonical(v)))
+	if (unlikely(!is_canonical(to)))
 		return bad_target(c, u);
 	c->gpr[REG_RSP] += 8;
-	c->rip = v;
-	return uop_jump(c);
+	c->rip = to;
+	return uop_jump(c, u);
 }
 
 static uop_fn select_branch(const struct insn *i, unsigned off, struct uop *u)
 {
 	bool rel = i->opd[0].kind == OPD_REL, reg = is_reg(&i->opd[0]);
 
-	/* The #SS of a stack access beyond the canonical range is found by seg. */
-	u->seg = SEG_SS;
-	u->base = GPR_OFF(REG_RSP);
 	if (i->op == OP_RET)
 		return i->n_opds ? NULL : ret_8;
 	if (!rel && !reg)
@@ -635,8 +623,6 @@ static uop_fn select_stack(const struct insn *i, struct uop *u)
 	if (i->opd[0].kind != OPD_GPR || i->opsize != 8)
 		return NULL;
 	u->src = u->dst = opd_off(&i->opd[0]);
-	u->seg = SEG_SS;
-	u->base = GPR_OFF(REG_RSP);
 	return i->op == OP_PUSH ? push_8 : pop_8;
 }
 

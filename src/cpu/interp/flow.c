@@ -398,7 +398,7 @@ int x_end(struct vcpu *c, const struct uop *u)
 	c->rip = uop_rip(c, u);
 	if (!c->code64)
 		c->rip &= 0xffffffff;
-	return uop_jump(c);
+	return uop_jump(c, u);
 }
 
 /* What the rest of a block becomes when its code was stored to while it ran. */
@@ -406,4 +406,10 @@ int x_stale(struct vcpu *c, const struct uop *u)
 {
 	c->rip = uop_rip(c, u);
 	return EXEC_NEXT;
+}
+
+/* Ends the execution of a single instruction outside of its block. */
+int x_done(struct vcpu *c, const struct uop *u)
+{
+	return EXEC_DONE;
 }

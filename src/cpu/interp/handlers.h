@@ -58,6 +58,7 @@ DECLARE_HANDLER(x_ud)
 DECLARE_HANDLER(x_raise)
 DECLARE_HANDLER(x_end)
 DECLARE_HANDLER(x_stale)
+DECLARE_HANDLER(x_done)
 /* system.c */
 DECLARE_HANDLER(x_mov_sreg)
 DECLARE_HANDLER(x_far_load)

@@ -45,6 +45,7 @@ enum {
 	EXEC_END,  /* vcpu.rip was set: leave the block */
 	EXEC_SYNC, /* leave the block behind this instruction */
 	EXEC_HALT, /* behind this instruction, then halt */
+	EXEC_DONE, /* x_done: the instruction before it has ended */
 };
 
 #define BLOCK_MAX_INSNS 32
@@ -92,12 +93,16 @@ static inline struct interp *interp_of(const struct vcpu *c)
 	return c->engine_state;
 }
 
+/* Functions on the slow side of hot handlers save all registers themselves, so that the handlers need
+ * no stack frame. */
+#define SAVES_ALL __attribute__((no_caller_saved_registers))
+
 /* block.c */
 /* The block at c->rip, decoded if need be; with one instruction only if step. NULL with *exc when
  * the fetch faults. */
 struct block *block_find(struct vcpu *c, bool step, enum x86_exc *exc);
 /* False if b's bytes may have changed since it was decoded; slow half of block_ok(). */
-bool block_recheck(struct vcpu *c, const struct block *b);
+SAVES_ALL bool block_recheck(struct vcpu *c, const struct block *b);
 /* Forget all blocks. Not while one runs. */
 void block_flush(struct interp *in);
 /* on_code_store: end the running block after this instruction if it was hit. */
@@ -107,7 +112,7 @@ static inline bool block_ok(struct vcpu *c, const struct block *b)
 {
 	if (unlikely(atomic_load_explicit(&b->ps->code_gen, memory_order_relaxed) != b->gen))
 		return false;
-	if (unlikely(atomic_load_explicit(&b->ps->writers, memory_order_relaxed) || b->host2))
+	if (unlikely(atomic_load_explicit(&b->ps->writers, memory_order_relaxed)))
 		return block_recheck(c, b);
 	return true;
 }
@@ -119,6 +124,8 @@ enum { SCAN_BSF, SCAN_BSR, SCAN_TZCNT, SCAN_LZCNT, SCAN_POPCNT };
  * that points to i keeps it alive: *keep is set then. */
 unsigned select_uops(const struct vcpu *c, const struct insn *i, unsigned off, struct uop *u,
 		     bool *keep);
+/* The general handler of an op, for an instruction that its CPU model has. */
+uop_fn select_general(enum insn_op op);
 /* fast.c: a handler for the common forms of 64-bit code and flat addresses, with the uop's fields
  * filled in; NULL if there is none. The memory operand's address fields are already set. */
 uop_fn fast_select(const struct insn *i, unsigned off, struct uop *u);
@@ -192,8 +199,12 @@ int uop_leave(struct vcpu *c, const struct uop *u, int r);
 		NEXT;                                                                              \
 	}
 
-/* Go on at c->rip: into the next block if nothing speaks against it. Blocks are only chained where
- * the compiler makes the call a jump, else the stack would grow without end. */
+/* The block at c->rip is not at hand: back to the run loop. A target that is not canonical is #GP at
+ * the branch u. */
+int uop_jump_miss(struct vcpu *c, const struct uop *u);
+
+/* Go on at c->rip, where u has led: into the next block if nothing speaks against it. Blocks are only
+ * chained where the compiler makes the call a jump, else the stack would grow without end. */
 #if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define CHAIN_BLOCKS 1
 #else
@@ -205,15 +216,15 @@ static inline struct jump_slot *jump_slot(struct interp *in, uint64_t rip)
 	return &in->jump[(rip ^ rip >> JUMP_CACHE_BITS) & ((1u << JUMP_CACHE_BITS) - 1)];
 }
 
-static inline __attribute__((always_inline)) int uop_jump(struct vcpu *c)
+static inline __attribute__((always_inline)) int uop_jump(struct vcpu *c, const struct uop *u)
 {
 	struct interp *in = interp_of(c);
 	const struct jump_slot *s = jump_slot(in, c->rip);
 
 	if (!CHAIN_BLOCKS || unlikely(atomic_load_explicit(&c->kick, memory_order_relaxed)))
-		return EXEC_NEXT;
+		return uop_jump_miss(c, u);
 	if (unlikely(s->rip != c->rip || s->key != c->code_key || !block_ok(c, s->b)))
-		return EXEC_NEXT;
+		return uop_jump_miss(c, u);
 	in->running = s->b;
 	c->gpr[REG_BLOCK] = c->rip;
 	c->stats.insns += s->b->n_insns;

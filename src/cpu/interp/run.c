@@ -24,10 +24,18 @@ int uop_leave(struct vcpu *c, const struct uop *u, int r)
 	}
 	c->rip = uop_rip(c, u);
 	/* A non-canonical address raises #SS when it is the stack's (SDM 3A 6.15, vector 12). */
-	if (r == EXC_GP && c->code64 && u->seg == SEG_SS &&
-	    (!u->insn || (u->insn->has_mem && !is_canonical(uop_ea(c, u)))))
+	if (r == EXC_GP && c->code64 && u->seg == SEG_SS && u->insn && u->insn->has_mem &&
+	    !is_canonical(uop_ea(c, u)))
 		r = EXC_SS;
 	return r;
+}
+
+int uop_jump_miss(struct vcpu *c, const struct uop *u)
+{
+	if (likely(!c->code64 || is_canonical(c->rip)))
+		return EXEC_NEXT;
+	c->rip = uop_rip(c, u);
+	return raise_gp(c);
 }
 
 /* -- Events between instructions -------------------------------------------------------------- */

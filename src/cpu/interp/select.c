@@ -174,6 +174,11 @@ static const uop_fn general[N_INSN_OPS] = {
 	[OP_COMPRESS] = x_compress, [OP_EXPAND] = x_compress,
 };
 
+uop_fn select_general(enum insn_op op)
+{
+	return general[op] ? general[op] : x_ud;
+}
+
 /* Does the CPU model have the instruction? Some encodings mean an older one where it does not. */
 static bool present(const struct vcpu *c, const struct insn *i)
 {
@@ -222,7 +227,7 @@ unsigned select_uops(const struct vcpu *c, const struct insn *i, unsigned off, s
 	u->len = i->len;
 	u->fn = fast_select(i, off, u);
 	if (!u->fn) {
-		u->fn = general[i->op] ? general[i->op] : x_ud;
+		u->fn = select_general(i->op);
 		u->insn = i;
 		u->size = (uint8_t)i->opd[0].size;
 		if (u->fn == x_bitscan)

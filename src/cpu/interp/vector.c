@@ -168,7 +168,7 @@ static int run_with_memory(struct vcpu *c, const struct uop *u, const struct ope
 	bool write = attr & INSN_MEM_DST;
 	gva_t gva = uop_ea(c, u);
 	unsigned size = o->size;
-	uint8_t *p = write ? tlb_write(c, gva, size) : tlb_read(c, gva, size);
+	uint8_t *p = write ? tlb_write(c, gva, size) : (uint8_t *)tlb_read(c, gva, size);
 	bool quiet = p != NULL;
 	int r;
 

@@ -25,7 +25,7 @@ static const uint8_t leads[256] = {
 };
 
 /* By decode_size and by what it depends on: see struct sizes. */
-enum size_key { KEY_OSZ, KEY_VL, KEY_W, KEY_M64 };
+enum size_key { KEY_OSZ, KEY_VL, KEY_W, KEY_M64, KEY_ASZ };
 
 static const struct {
 	uint8_t key;
@@ -44,6 +44,7 @@ static const struct {
 	[SZ_y] = { KEY_W, { 4, 8 } },
 	[SZ_m] = { KEY_M64, { 4, 8 } },
 	[SZ_s] = { KEY_M64, { 6, 10 } },
+	[SZ_ad] = { KEY_ASZ, { 2, 4, 8 } },
 	[SZ_x] = { KEY_VL, { 16, 32, 64 } },
 	[SZ_xh] = { KEY_VL, { 8, 16, 32 } },
 	[SZ_xq] = { KEY_VL, { 4, 8, 16 } },
@@ -316,7 +317,8 @@ static void decode_operands(const struct state *s, struct insn *out, const struc
 		[FROM_DST] = OPD_DST,
 	};
 	const uint8_t key[] = { [KEY_OSZ] = out->opsize >> 2, [KEY_VL] = out->vl >> 5,
-				[KEY_W] = s->dim[DIM_MW] == 3, [KEY_M64] = s->mode_idx == 2 };
+				[KEY_W] = s->dim[DIM_MW] == 3, [KEY_M64] = s->mode_idx == 2,
+				[KEY_ASZ] = s->dim[DIM_ASZ] };
 	const uint8_t numbers[FROM_FIXED] = {
 		[FROM_REG] = s->dim[DIM_REG] | s->reg_hi,
 		[FROM_RM] = s->dim[DIM_RM] | s->rm_hi | (out->enc == ENC_EVEX ? s->x << 1 : 0),

@@ -56,6 +56,7 @@ enum opd_class {
 	X(z)   /* operand size, at most 4 */                                                       \
 	X(y)   /* 8 with W in 64-bit mode, else 4 */                                               \
 	X(m)   /* 8 in 64-bit mode, else 4 */                                                      \
+	X(ad)  /* address size */                                                                  \
 	X(p)   /* far pointer in memory */                                                         \
 	X(s)   /* descriptor table register in memory */                                           \
 	X(a)   /* BOUND's pair */                                                                  \

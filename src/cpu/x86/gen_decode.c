@@ -245,7 +245,7 @@ static const struct {
 	{ "b", SZ_1, SZ_1 },     { "w", SZ_2, SZ_2 },     { "d", SZ_4, SZ_4 },
 	{ "q", SZ_8, SZ_8 },     { "t", SZ_10, SZ_10 },   { "dq", SZ_16, SZ_16 },
 	{ "qq", SZ_32, SZ_32 },  { "oq", SZ_64, SZ_64 },  { "v", SZ_v, SZ_v },
-	{ "z", SZ_z, SZ_z },     { "y", SZ_y, SZ_y },     { "m", SZ_m, SZ_m },
+	{ "z", SZ_z, SZ_z },     { "y", SZ_y, SZ_y },     { "A", SZ_ad, SZ_ad },     { "m", SZ_m, SZ_m },
 	{ "bd", SZ_1, SZ_4 },    { "wd", SZ_2, SZ_4 },    { "wv", SZ_2, SZ_v },
 	{ "bm", SZ_1, SZ_m },    { "wm", SZ_2, SZ_m },    { "dm", SZ_4, SZ_m },
 	{ "wy", SZ_2, SZ_y },    { "by", SZ_1, SZ_y },    { "", SZ_0, SZ_v },

@@ -59,23 +59,38 @@ static inline struct tlb_entry *tlb_at(const struct vcpu *c, gva_t gva)
 	return &c->tlb_now[(gva >> PAGE_SHIFT) & (TLB_SIZE - 1)];
 }
 
-/* Host address of [gva, gva+size) for reading or writing, or NULL on a miss. size is small. */
-static inline uint8_t *tlb_read(const struct vcpu *c, gva_t gva, unsigned size)
+/* Is [gva, gva+size) at hand for reading or writing? *p gets its host address then. size: 1 to 64.
+ * The tag is that of the last byte, so an access that crosses into the next page misses too.
+ */
+static inline bool tlb_hit_read(const struct vcpu *c, gva_t gva, unsigned size, const uint8_t **p)
 {
 	const struct tlb_entry *e = tlb_at(c, gva);
 
-	if (likely(e->tag_r == tlb_tag(c, gva) && (gva & (PAGE_SIZE - 1)) <= PAGE_SIZE - size))
-		return (uint8_t *)(gva + e->addend);
-	return NULL;
+	*p = (const uint8_t *)(gva + e->addend);
+	return likely(e->tag_r == tlb_tag(c, gva + size - 1));
+}
+
+static inline bool tlb_hit_write(const struct vcpu *c, gva_t gva, unsigned size, uint8_t **p)
+{
+	const struct tlb_entry *e = tlb_at(c, gva);
+
+	*p = (uint8_t *)(gva + e->addend);
+	return likely(e->tag_w == tlb_tag(c, gva + size - 1));
+}
+
+/* The same, with NULL for a miss. */
+static inline const uint8_t *tlb_read(const struct vcpu *c, gva_t gva, unsigned size)
+{
+	const uint8_t *p;
+
+	return tlb_hit_read(c, gva, size, &p) ? p : NULL;
 }
 
 static inline uint8_t *tlb_write(const struct vcpu *c, gva_t gva, unsigned size)
 {
-	const struct tlb_entry *e = tlb_at(c, gva);
+	uint8_t *p;
 
-	if (likely(e->tag_w == tlb_tag(c, gva) && (gva & (PAGE_SIZE - 1)) <= PAGE_SIZE - size))
-		return (uint8_t *)(gva + e->addend);
-	return NULL;
+	return tlb_hit_write(c, gva, size, &p) ? p : NULL;
 }
 
 /* Host address of the code byte at gva, filling the TLB; NULL with *exc when it faults. Code
