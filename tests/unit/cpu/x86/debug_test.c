@@ -74,10 +74,11 @@ TEST(data_breakpoints_cover_their_aligned_length)
 	arm(r, 3, 0x2004, 3, 2); /* 8 bytes, both; aligned down */
 	CHECK(debug_has_data_bp(&r->c));
 	debug_data_access(&r->c, 0x1003, 1, false, false);
+	debug_data_access(&r->c, 0x0ffc, 4, true, false);
+	debug_data_access(&r->c, 0x1004, 4, true, false);
 	CHECK_EQ(r->c.pending_db, 0);
 	debug_data_access(&r->c, 0x1003, 4, true, false);
 	CHECK_EQ(r->c.pending_db, 1);
-	debug_data_access(&r->c, 0x0ffc, 4, true, false);
 	debug_data_access(&r->c, 0x2008, 8, true, false);
 	CHECK_EQ(r->c.pending_db, 1);
 	debug_data_access(&r->c, 0x1ffe, 8, false, false);

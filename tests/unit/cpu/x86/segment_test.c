@@ -61,6 +61,10 @@ TEST(selectors_beyond_the_table_are_gp)
 
 	CHECK_EQ(seg_load(&r->c, SEG_DS, 0x100), EXC_GP);
 	CHECK_EQ(r->c.exc_error, 0x100);
+	gdt_set(r, 0xf8, 0, 0xfffff, A_DATA32);
+	CHECK_EQ(seg_load(&r->c, SEG_DS, 0xf8), 0);
+	r->c.gdtr.limit = 0xfe;
+	CHECK_EQ(seg_load(&r->c, SEG_DS, 0xf8), EXC_GP);
 	CHECK_EQ(seg_load(&r->c, SEG_DS, 0x0c), EXC_GP);
 	CHECK_EQ(r->c.exc_error, 0x0c);
 	rig_free(r);
