@@ -113,8 +113,7 @@ static bool second_page_same(struct vcpu *c, const struct block *b)
 	return tlb_fetch(c, next, &exc) == b->host2;
 }
 
-__attribute__((target("general-regs-only"))) SAVES_ALL bool
-block_recheck(struct vcpu *c, const struct block *b)
+bool block_recheck(struct vcpu *c, const struct block *b)
 {
 	if (atomic_load(&b->ps->code_gen) != b->gen || atomic_load(&b->ps2->code_gen) != b->gen2)
 		return false;
@@ -308,7 +307,7 @@ struct block *block_find(struct vcpu *c, bool step, enum x86_exc *exc)
 	struct block **bucket, *b;
 
 	*exc = EXC_NONE;
-	if (!step && s->rip == c->rip && s->key == c->code_key && block_ok(c, s->b))
+	if (!step && s->rip == c->rip && s->key == c->code_key && block_recheck(c, s->b))
 		return s->b;
 	c->stats.block_misses++;
 	if (!c->code64) {

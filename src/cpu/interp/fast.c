@@ -467,13 +467,6 @@ static uop_fn select_imul(const struct insn *i, struct uop *u)
 #define FOR_CONDS(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13)     \
 	X(14) X(15)
 
-/* Go to rip_; that it is canonical is looked at when no block is at hand. */
-#define GO(rip_)                                                                                   \
-	do {                                                                                       \
-		c->rip = (rip_);                                                                   \
-		return uop_jump(c, u);                                                             \
-	} while (0)
-
 /* A target that is not canonical: #GP(0) at the branch. */
 static int bad_target(struct vcpu *c, const struct uop *u)
 {
@@ -485,9 +478,12 @@ static int bad_target(struct vcpu *c, const struct uop *u)
 #define COND_HANDLERS(N)                                                                           \
 	static int jcc_##N(struct vcpu *c, const struct uop *u)                                    \
 	{                                                                                          \
-		int64_t off = sem_cond(N, c->cc) ? u->imm : u->disp;                               \
-                                                                                                   \
-		GO(c->gpr[REG_BLOCK] + (uint64_t)off);                                 \
+		/* A branch, not a select: the host predicts it and need not wait for cc. */       \
+		if (sem_cond(N, c->cc)) {                                                          \
+			__asm__ volatile("");                                                      \
+			return uop_jump(c, u, c->gpr[REG_BLOCK] + (uint64_t)u->imm);               \
+		}                                                                                  \
+		return uop_jump(c, u, c->gpr[REG_BLOCK] + (uint64_t)u->disp);                      \
 	}                                                                                          \
 	static int setcc_##N(struct vcpu *c, const struct uop *u)                                  \
 	{                                                                                          \
@@ -536,12 +532,12 @@ static uop_fn select_set(const struct insn *i, struct uop *u)
 
 static int jmp_rel(struct vcpu *c, const struct uop *u)
 {
-	GO(c->gpr[REG_BLOCK] + (uint64_t)u->imm);
+	return uop_jump(c, u, c->gpr[REG_BLOCK] + (uint64_t)u->imm);
 }
 
 static int jmp_reg(struct vcpu *c, const struct uop *u)
 {
-	GO(R64(c, u->src));
+	return uop_jump(c, u, R64(c, u->src));
 }
 
 static int push_8(struct vcpu *c, const struct uop *u)
@@ -570,8 +566,7 @@ static int pop_8(struct vcpu *c, const struct uop *u)
 		WRITE_TO(p, 8, c->gpr[REG_RSP] - 8);                                               \
 		store_host(p, 8, c->gpr[REG_BLOCK] + (uint64_t)u->disp);                           \
 		c->gpr[REG_RSP] -= 8;                                                              \
-		c->rip = to;                                                                       \
-		return uop_jump(c, u);                                                             \
+		return uop_jump(c, u, to);                                                         \
 	} while (0)
 
 static int call_rel(struct vcpu *c, const struct uop *u)
@@ -592,8 +587,7 @@ static int ret_8(struct vcpu *c, const struct uop *u)
 	if (unlikely(!is_canonical(to)))
 		return bad_target(c, u);
 	c->gpr[REG_RSP] += 8;
-	c->rip = to;
-	return uop_jump(c, u);
+	return uop_jump(c, u, to);
 }
 
 static uop_fn select_branch(const struct insn *i, unsigned off, struct uop *u)

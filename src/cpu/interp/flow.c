@@ -395,10 +395,7 @@ int x_raise(struct vcpu *c, const struct uop *u)
 /* A block ends without a branch. */
 int x_end(struct vcpu *c, const struct uop *u)
 {
-	c->rip = uop_rip(c, u);
-	if (!c->code64)
-		c->rip &= 0xffffffff;
-	return uop_jump(c, u);
+	return uop_jump(c, u, uop_next_rip(c, u));
 }
 
 /* What the rest of a block becomes when its code was stored to while it ran. */

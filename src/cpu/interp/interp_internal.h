@@ -93,28 +93,24 @@ static inline struct interp *interp_of(const struct vcpu *c)
 	return c->engine_state;
 }
 
-/* Functions on the slow side of hot handlers save all registers themselves, so that the handlers need
- * no stack frame. */
-#define SAVES_ALL __attribute__((no_caller_saved_registers))
-
 /* block.c */
 /* The block at c->rip, decoded if need be; with one instruction only if step. NULL with *exc when
  * the fetch faults. */
 struct block *block_find(struct vcpu *c, bool step, enum x86_exc *exc);
-/* False if b's bytes may have changed since it was decoded; slow half of block_ok(). */
-SAVES_ALL bool block_recheck(struct vcpu *c, const struct block *b);
+/* Does b still hold the code at c->rip, as far as stores go? */
+bool block_recheck(struct vcpu *c, const struct block *b);
 /* Forget all blocks. Not while one runs. */
 void block_flush(struct interp *in);
 /* on_code_store: end the running block after this instruction if it was hit. */
 void block_code_stored(struct vcpu *c, const uint8_t *p);
 
-static inline bool block_ok(struct vcpu *c, const struct block *b)
+/* No store has hit b's page since, and nobody can store there unseen. */
+static inline bool block_fresh(const struct block *b)
 {
-	if (unlikely(atomic_load_explicit(&b->ps->code_gen, memory_order_relaxed) != b->gen))
-		return false;
-	if (unlikely(atomic_load_explicit(&b->ps->writers, memory_order_relaxed)))
-		return block_recheck(c, b);
-	return true;
+	const struct page_state *ps = b->ps;
+
+	return atomic_load_explicit(&ps->code_gen, memory_order_relaxed) == b->gen &&
+	       !atomic_load_explicit(&ps->writers, memory_order_relaxed);
 }
 
 /* aux of x_bitscan: what a TZCNT or LZCNT is on this CPU model. */
@@ -203,7 +199,7 @@ int uop_leave(struct vcpu *c, const struct uop *u, int r);
  * the branch u. */
 int uop_jump_miss(struct vcpu *c, const struct uop *u);
 
-/* Go on at c->rip, where u has led: into the next block if nothing speaks against it. Blocks are only
+/* Go on at rip, where u has led: into the next block if nothing speaks against it. Blocks are only
  * chained where the compiler makes the call a jump, else the stack would grow without end. */
 #if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define CHAIN_BLOCKS 1
@@ -216,19 +212,22 @@ static inline struct jump_slot *jump_slot(struct interp *in, uint64_t rip)
 	return &in->jump[(rip ^ rip >> JUMP_CACHE_BITS) & ((1u << JUMP_CACHE_BITS) - 1)];
 }
 
-static inline __attribute__((always_inline)) int uop_jump(struct vcpu *c, const struct uop *u)
+static inline __attribute__((always_inline)) int uop_jump(struct vcpu *c, const struct uop *u,
+							  uint64_t rip)
 {
 	struct interp *in = interp_of(c);
-	const struct jump_slot *s = jump_slot(in, c->rip);
+	const struct jump_slot *s = jump_slot(in, rip);
+	struct block *b = s->b;
 
-	if (!CHAIN_BLOCKS || unlikely(atomic_load_explicit(&c->kick, memory_order_relaxed)))
+	c->rip = rip;
+	if (!CHAIN_BLOCKS || unlikely(s->rip != rip || s->key != c->code_key))
 		return uop_jump_miss(c, u);
-	if (unlikely(s->rip != c->rip || s->key != c->code_key || !block_ok(c, s->b)))
+	if (unlikely(atomic_load_explicit(&c->kick, memory_order_relaxed) || !block_fresh(b)))
 		return uop_jump_miss(c, u);
-	in->running = s->b;
-	c->gpr[REG_BLOCK] = c->rip;
-	c->stats.insns += s->b->n_insns;
-	return s->b->uops[0].fn(c, s->b->uops);
+	in->running = b;
+	c->gpr[REG_BLOCK] = rip;
+	c->stats.insns += b->n_insns;
+	return b->uops[0].fn(c, b->uops);
 }
 
 /* -- Memory --------------------------------------------------------------------------------- */
