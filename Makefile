@@ -1,19 +1,61 @@
-# The front door. Each target installs what is missing from Debian, says what it does, and works
-# on a fresh Debian 12. `make help` lists them.
+# The front door. Each target installs what is missing from Debian, says what it does, and works on
+# a fresh Debian 12. `make help` lists them.
 m ?=
 B := build$(if $(m),-$(m))
-SETUP_asan := -Db_sanitize=address,undefined -Db_lundef=false -Dbuildtype=debugoptimized
-SETUP_tsan := -Db_sanitize=thread -Db_lundef=false -Dbuildtype=debugoptimized
-SETUP_cov  := -Db_coverage=true -Dbuildtype=debugoptimized
+SETUP_asan := -Db_sanitize=address,undefined -Db_lundef=false
+SETUP_tsan := -Db_sanitize=thread -Db_lundef=false
+SETUP_cov  := -Db_coverage=true
 SETUP_fuzz := -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false
+CC_fuzz    := CC=clang
 
 all: build
+
+help:
+	@echo "make                install what is missing, build build/cleave"
+	@echo "make run            build, and boot a stock Debian kernel to a shell"
+	@echo "make check          build, and run every test this host can run"
+	@echo "make check m=asan   the same under ASan and UBSan; also m=tsan, m=cov"
+	@echo "make bench          ratios against peers and native"
+	@echo "make lint           format, headers, includes, clang-tidy, cppcheck"
+	@echo "make fuzz t=SECONDS each fuzzer for so long (default 60)"
+	@echo "make install        install program and man pages (DESTDIR, PREFIX)"
+
 build: $(B)/build.ninja
 	@ninja -C $(B) --quiet
 
 $(B)/build.ninja:
 	@scripts/install-deps build
 	@echo "Configuring $(B)"
-	@meson setup $(B) $(SETUP_$(m)) >/dev/null
+	@$(CC_$(m)) meson setup $(B) $(SETUP_$(m)) >/dev/null
 
-.PHONY: all build
+run: build
+	@scripts/install-deps build guests
+	@scripts/run-guest $(B)/cleave
+
+check: build
+	@scripts/install-deps build test guests
+	@scripts/check $(B) $(suite)
+
+bench: build
+	@scripts/install-deps build guests bench
+	@bench/run $(B)
+
+lint: build
+	@scripts/install-deps build lint
+	@scripts/lint $(B)
+
+t ?= 60
+fuzz:
+	@scripts/install-deps build fuzz
+	@$(MAKE) --no-print-directory build m=fuzz
+	@scripts/fuzz build-fuzz $(t)
+
+PREFIX ?= /usr/local
+install: build
+	@meson configure $(B) -Dprefix=$(PREFIX)
+	@meson install -C $(B) --no-rebuild --quiet
+
+clean:
+	rm -rf build build-asan build-tsan build-cov build-fuzz
+
+.PHONY: all help build run check bench lint fuzz install clean

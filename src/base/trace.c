@@ -56,7 +56,10 @@ static int add_word(const char *word, size_t len, uint32_t *mask, struct err *er
 			return 0;
 		}
 	}
-	return err_say(err, EINVAL, "there is no trace point '%.*s'", (int)len, word);
+	return err_say(err, EINVAL,
+		       "there is no trace point '%.*s'; `cleave run --help` lists them, as in "
+		       "--trace exc,int",
+		       (int)len, word);
 }
 
 static int open_file(const char *path, size_t len, struct err *err)

@@ -1,7 +1,32 @@
-#include <stdio.h>
+#include "cli/cli.h"
 
-int main(void)
+#include <stdio.h>
+#include <string.h>
+
+static int cmd_version(int argc, char **argv)
 {
-	puts("cleave");
-	return 0;
+	printf("cleave %s\n", CLEAVE_VERSION);
+	return STATUS_OK;
+}
+
+static const struct {
+	const char *name;
+	int (*fn)(int argc, char **argv);
+} commands[] = {
+	{"run", cmd_run},         {"doctor", cmd_doctor},   {"help", cmd_help},
+	{"--help", cmd_help},
+	{"-h", cmd_help},         {"version", cmd_version}, {"--version", cmd_version},
+};
+
+int main(int argc, char **argv)
+{
+	if (argc < 2) {
+		help_general();
+		return STATUS_ERROR;
+	}
+	for (unsigned i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+		if (strcmp(argv[1], commands[i].name) == 0)
+			return commands[i].fn(argc - 1, argv + 1);
+	fprintf(stderr, "cleave: there is no command '%s'; `cleave help` lists them\n", argv[1]);
+	return STATUS_ERROR;
 }

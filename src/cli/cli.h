@@ -1,0 +1,31 @@
+/* What the subcommands share. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include <stdint.h>
+
+struct err;
+
+/* Exit statuses. A debug exit gives (value << 1) | 1. */
+#define STATUS_OK           0
+#define STATUS_ERROR        1
+#define STATUS_BROKEN       2
+#define STATUS_TRIPLE_FAULT 3
+
+/* argv starts at the subcommand's name. Return the exit status. */
+int cmd_run(int argc, char **argv);
+int cmd_help(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
+
+/* Help texts to stdout. */
+void help_general(void);
+void help_run(void);
+
+/* Bytes from text: a number with K, M, G or T behind it; a bare number is MiB, as people write
+ * memory sizes. -EINVAL for anything else or nothing.
+ */
+int parse_size(const char *text, uint64_t *bytes);
+/* A whole decimal number from min to max. -EINVAL. */
+int parse_number(const char *text, unsigned min, unsigned max, unsigned *n);
+
+#endif

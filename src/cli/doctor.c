@@ -1,0 +1,95 @@
+/* cleave doctor: what this host offers, and what each lack means. */
+#include "cli/cli.h"
+
+#include "cpu/x86/features.h"
+#include "host/facts.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char usage[] =
+	"Usage: cleave doctor [--json]\n"
+	"\n"
+	"Looks at this host and says what virtual machines and containers can use here, and what\n"
+	"each lack means. Changes nothing.\n"
+	"\n"
+	"  --json   one JSON object, for scripts\n"
+	"\n"
+	"Exit status: 0 if a machine can run here, 1 if not.\n";
+
+/* The highest x86-64 level whose instructions this CPU has. */
+static const char *cpu_level(void)
+{
+	static const char *const level[] = {"x86-64-v4", "x86-64-v3", "x86-64-v2", "x86-64-v1"};
+	struct cpu_model m;
+
+	for (unsigned i = 0; i < 4; i++)
+		if (cpu_model_parse(&m, level[i], 1, 1000000, NULL) == 0)
+			return level[i];
+	return "none";
+}
+
+static void print_features(const char *separator, const char *quote)
+{
+	const char *sep = "";
+
+	for (unsigned f = 1; f < N_CPU_FEATURES; f++) {
+		if (!host_has((enum cpu_feature)f))
+			continue;
+		printf("%s%s%s%s", sep, quote, cpu_feature_name((enum cpu_feature)f), quote);
+		sep = separator;
+	}
+}
+
+static void print_json(const struct fact *facts, size_t n)
+{
+	printf("{\"cpu_level\": \"%s\", \"cpu_features\": [", cpu_level());
+	print_features(", ", "\"");
+	printf("], \"facts\": [");
+	for (size_t i = 0; i < n; i++)
+		printf("%s{\"id\": \"%s\", \"ok\": %s, \"found\": \"%s\", \"meaning\": \"%s\"}",
+		       i ? ", " : "", facts[i].id, facts[i].ok ? "true" : "false", facts[i].found,
+		       facts[i].meaning);
+	printf("]}\n");
+}
+
+static void print_text(const struct fact *facts, size_t n)
+{
+	printf("CPU              %s, as guests can have it: --cpu %s\n", "x86-64", cpu_level());
+	printf("                 features: ");
+	print_features(" ", "");
+	printf("\n\n");
+	for (size_t i = 0; i < n; i++)
+		printf("%-3s %-16s %s\n%21s%s\n", facts[i].ok ? "ok" : "--", facts[i].id,
+		       facts[i].found, "", facts[i].meaning);
+	printf("\nEngines: interp (any host)%s\n", "");
+}
+
+int cmd_doctor(int argc, char **argv)
+{
+	struct fact facts[MAX_FACTS];
+	bool json = false, can_run = true;
+	size_t n;
+
+	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "--help")) {
+			fputs(usage, stdout);
+			return 0;
+		}
+		if (strcmp(argv[i], "--json")) {
+			fprintf(stderr, "cleave doctor: unknown option '%s'; try: cleave doctor --json\n",
+				argv[i]);
+			return 1;
+		}
+		json = true;
+	}
+	n = host_facts(facts);
+	for (size_t i = 0; i < n; i++)
+		if (!strcmp(facts[i].id, "exec-memory") && !facts[i].ok)
+			can_run = false;
+	if (json)
+		print_json(facts, n);
+	else
+		print_text(facts, n);
+	return can_run ? 0 : 1;
+}

@@ -1,0 +1,69 @@
+#include "cli/cli.h"
+
+#include "base/trace.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void help_general(void)
+{
+	fputs("usage: cleave COMMAND [OPTION...]\n"
+	      "\n"
+	      "Runs virtual machines.\n"
+	      "\n"
+	      "Commands:\n"
+	      "  run       boot a kernel in a new machine\n"
+	      "  doctor    say what this host offers to machines\n"
+	      "  version   print the version\n"
+	      "  help      explain a command, as in: cleave help run\n"
+	      "\n"
+	      "Example:\n"
+	      "  cleave run --kernel vmlinuz --initrd initrd.img --append console=ttyS0\n",
+	      stdout);
+}
+
+void help_run(void)
+{
+	fputs("usage: cleave run --kernel FILE [OPTION...]\n"
+	      "\n"
+	      "Boots FILE in a new machine and stays until the machine ends.\n"
+	      "\n"
+	      "  --kernel FILE     Linux bzImage, ELF file with a PVH note (vmlinux), or multiboot 1\n"
+	      "  --initrd FILE     initial RAM disk; may be repeated (Linux gets all as one). For\n"
+	      "                    multiboot a module; 'FILE TEXT' gives it a command line\n"
+	      "  --append TEXT     the kernel's command line\n"
+	      "  --memory SIZE     RAM, as 512M or 5G; default 512M\n"
+	      "  --cpus N          1 to 64; default 1\n"
+	      "  --cpu MODEL       host, max, or x86-64-v1 to x86-64-v4, then ,+NAME or ,-NAME for\n"
+	      "                    features as /proc/cpuinfo names them; default max\n"
+	      "  --engine NAME     how guest code runs: auto or interp; default auto\n"
+	      "  --console KIND    where the serial line goes: stdio, none, pty or file=PATH\n"
+	      "  --debug-exit      port 0xf4 ends the process: status (value << 1) | 1\n"
+	      "  --no-reboot       a reset ends the machine in place of restarting it\n"
+	      "  --stats           print counters at the end\n"
+	      "  --log LEVEL       error, warn, info or debug; default warn\n"
+	      "  --trace LIST      trace points, separated by commas, to stderr or to file=PATH:\n",
+	      stdout);
+	trace_list();
+	fputs("\n"
+	      "On a terminal Ctrl-A is the escape key: Ctrl-A x ends the machine, Ctrl-A h lists more.\n"
+	      "\n"
+	      "Exit status: 0 power-off, Ctrl-A x or a reset with --no-reboot; 1 a mistake in the\n"
+	      "options or files; 2 the engine failed; 3 a triple fault with --no-reboot; with\n"
+	      "--debug-exit what the guest wrote; 128 + N ended by signal N.\n"
+	      "\n"
+	      "Examples:\n"
+	      "  cleave run --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0' --memory 1G\n"
+	      "  cleave run --kernel test.elf --debug-exit --append 'smp 3' --cpus 4\n"
+	      "  cleave run --kernel vmlinuz --cpu x86-64-v3,-avx2 --trace exc,int,file=/tmp/t\n",
+	      stdout);
+}
+
+int cmd_help(int argc, char **argv)
+{
+	if (argc > 1 && strcmp(argv[1], "run") == 0)
+		help_run();
+	else
+		help_general();
+	return STATUS_OK;
+}

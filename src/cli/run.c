@@ -1,0 +1,310 @@
+/* cleave run: boot a kernel in a new machine and wait for its end. */
+#include "base/bits.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "base/trace.h"
+#include "cli/cli.h"
+#include "host/terminal.h"
+#include "machine/machine.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct options {
+	struct machine_config cfg;
+	bool help;
+};
+
+static int set_kernel(struct options *o, const char *val, struct err *err)
+{
+	o->cfg.kernel = val;
+	return 0;
+}
+
+static int set_initrd(struct options *o, const char *val, struct err *err)
+{
+	o->cfg.initrd[o->cfg.n_initrd++] = val;
+	return 0;
+}
+
+static int set_append(struct options *o, const char *val, struct err *err)
+{
+	o->cfg.append = val;
+	return 0;
+}
+
+static int set_memory(struct options *o, const char *val, struct err *err)
+{
+	if (parse_size(val, &o->cfg.memory_bytes) < 0)
+		return err_say(err, EINVAL, "'%s' is not a size; write it as in --memory 512M", val);
+	return 0;
+}
+
+static int set_cpus(struct options *o, const char *val, struct err *err)
+{
+	if (parse_number(val, 1, 64, &o->cfg.n_cpus) < 0)
+		return err_say(err, EINVAL, "'%s' is not a number from 1 to 64, as in --cpus 2",
+			       val);
+	return 0;
+}
+
+static int set_cpu(struct options *o, const char *val, struct err *err)
+{
+	o->cfg.cpu = val;
+	return 0;
+}
+
+static int set_engine(struct options *o, const char *val, struct err *err)
+{
+	o->cfg.engine = val;
+	return 0;
+}
+
+static int set_console(struct options *o, const char *val, struct err *err)
+{
+	if (strcmp(val, "stdio") == 0) {
+		o->cfg.console = CONSOLE_STDIO;
+	} else if (strcmp(val, "none") == 0) {
+		o->cfg.console = CONSOLE_NONE;
+	} else if (strcmp(val, "pty") == 0) {
+		o->cfg.console = CONSOLE_PTY;
+	} else if (strncmp(val, "file=", 5) == 0 && val[5]) {
+		o->cfg.console = CONSOLE_FILE;
+		o->cfg.console_path = val + 5;
+	} else {
+		return err_say(err, EINVAL,
+			       "'%s' is not stdio, none, pty or file=PATH, as in "
+			       "--console file=boot.log",
+			       val);
+	}
+	return 0;
+}
+
+static int set_debug_exit(struct options *o, const char *val, struct err *err)
+{
+	o->cfg.debug_exit = true;
+	return 0;
+}
+
+static int set_no_reboot(struct options *o, const char *val, struct err *err)
+{
+	o->cfg.no_reboot = true;
+	return 0;
+}
+
+static int set_stats(struct options *o, const char *val, struct err *err)
+{
+	o->cfg.stats = true;
+	return 0;
+}
+
+static int set_log(struct options *o, const char *val, struct err *err)
+{
+	enum log_level level;
+
+	if (log_parse_level(val, &level) < 0)
+		return err_say(err, EINVAL,
+			       "'%s' is not error, warn, info or debug, as in --log info", val);
+	log_set_level(level);
+	return 0;
+}
+
+static int set_trace(struct options *o, const char *val, struct err *err)
+{
+	return trace_setup(val, err);
+}
+
+static int set_help(struct options *o, const char *val, struct err *err)
+{
+	o->help = true;
+	return 0;
+}
+
+static const struct {
+	const char *name;
+	bool has_value;
+	int (*set)(struct options *o, const char *val, struct err *err);
+} option_table[] = {
+	{"--kernel", true, set_kernel},
+	{"--initrd", true, set_initrd},
+	{"--append", true, set_append},
+	{"--memory", true, set_memory},
+	{"--cpus", true, set_cpus},
+	{"--cpu", true, set_cpu},
+	{"--engine", true, set_engine},
+	{"--console", true, set_console},
+	{"--debug-exit", false, set_debug_exit},
+	{"--no-reboot", false, set_no_reboot},
+	{"--stats", false, set_stats},
+	{"--log", true, set_log},
+	{"--trace", true, set_trace},
+	{"--help", false, set_help},
+	{"-h", false, set_help},
+};
+
+/* Take the option at argv[*i], and its value: "--name value" or "--name=value". */
+static int take_option(struct options *o, int argc, char **argv, int *i, struct err *err)
+{
+	const char *arg = argv[*i], *val = NULL;
+	size_t len = strcspn(arg, "=");
+
+	for (unsigned k = 0; k < ARRAY_SIZE(option_table); k++) {
+		const char *name = option_table[k].name;
+
+		if (strlen(name) != len || memcmp(name, arg, len) != 0)
+			continue;
+		if (option_table[k].has_value) {
+			val = arg[len] ? arg + len + 1 : ++*i < argc ? argv[*i] : NULL;
+			if (!val)
+				return err_say(err, EINVAL,
+					       "%s needs a value; see `cleave run --help`", name);
+		} else if (arg[len]) {
+			return err_say(err, EINVAL, "%s takes no value", name);
+		}
+
+		int ret = option_table[k].set(o, val, err);
+
+		return ret < 0 ? err_wrap(err, "%s", name) : 0;
+	}
+	return err_say(err, EINVAL, "there is no option '%s'; see `cleave run --help`", arg);
+}
+
+static int parse(struct options *o, int argc, char **argv, struct err *err)
+{
+	for (int i = 1; i < argc; i++) {
+		int ret = take_option(o, argc, argv, &i, err);
+
+		if (ret < 0 || o->help)
+			return ret;
+	}
+	if (!o->cfg.kernel)
+		return err_say(err, EINVAL,
+			       "--kernel is missing: it names what to boot, as in --kernel vmlinuz");
+	return 0;
+}
+
+/* The signals that end or stop the process are taken by a thread, so that the machine ends in
+ * order and the terminal gets its mode back.
+ */
+struct signals {
+	struct machine *m;
+	pthread_t thread;
+	sigset_t set;
+	_Atomic int got; /* the signal that ended the machine, or 0 */
+};
+
+static void *signal_thread(void *arg)
+{
+	struct signals *s = arg;
+
+	for (;;) {
+		int sig;
+
+		if (sigwait(&s->set, &sig) != 0)
+			continue;
+		if (sig == SIGTSTP) {
+			terminal_suspend();
+		} else if (sig == SIGUSR1) {
+			return NULL; /* signals_end */
+		} else {
+			s->got = sig;
+			machine_end(s->m, END_QUIT, 0);
+		}
+	}
+}
+
+/* Block them before any thread starts: threads inherit the mask. */
+static void signals_block(struct signals *s)
+{
+	static const int taken[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGUSR1};
+
+	sigemptyset(&s->set);
+	for (unsigned i = 0; i < ARRAY_SIZE(taken); i++)
+		sigaddset(&s->set, taken[i]);
+	pthread_sigmask(SIG_BLOCK, &s->set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+static int signals_begin(struct signals *s, struct machine *m, struct err *err)
+{
+	s->m = m;
+
+	int ret = pthread_create(&s->thread, NULL, signal_thread, s);
+
+	return ret ? err_set(err, ret, "start a thread") : 0;
+}
+
+static void signals_end(struct signals *s)
+{
+	pthread_kill(s->thread, SIGUSR1);
+	pthread_join(s->thread, NULL);
+}
+
+static int exit_status(enum machine_end why, uint32_t code, int sig)
+{
+	switch (why) {
+	case END_QUIT: return sig ? 128 + sig : STATUS_OK;
+	case END_TRIPLE_FAULT: return STATUS_TRIPLE_FAULT;
+	case END_DEBUG_EXIT: return (int)((code << 1 | 1) & 0xff);
+	case END_BROKEN: return STATUS_BROKEN;
+	default: return STATUS_OK;
+	}
+}
+
+static int run(const struct machine_config *cfg, struct err *err)
+{
+	struct signals signals = {0};
+	struct machine *m;
+	uint32_t code;
+
+	signals_block(&signals);
+
+	int ret = machine_new(&m, cfg, err);
+
+	if (ret < 0)
+		return ret;
+	ret = signals_begin(&signals, m, err);
+	if (ret == 0) {
+		enum machine_end why = machine_run(m, &code);
+
+		signals_end(&signals);
+		ret = exit_status(why, code, signals.got);
+	}
+	machine_free(m);
+	return ret;
+}
+
+int cmd_run(int argc, char **argv)
+{
+	/* As many as there can be. */
+	AUTO_FREE const char **initrd = calloc((size_t)argc, sizeof(*initrd));
+	struct options o = {
+		.cfg = {
+			.initrd = initrd,
+			.append = "",
+			.memory_bytes = 512 * MiB,
+			.n_cpus = 1,
+			.cpu = "max",
+			.engine = "auto",
+			.console = CONSOLE_STDIO,
+		},
+	};
+	struct err err;
+	int ret = initrd ? parse(&o, argc, argv, &err) : err_set(&err, ENOMEM, "start");
+
+	if (ret == 0 && o.help) {
+		help_run();
+		return STATUS_OK;
+	}
+	if (ret == 0)
+		ret = run(&o.cfg, &err);
+	if (ret < 0) {
+		fprintf(stderr, "cleave: %s\n", err.msg);
+		return STATUS_ERROR;
+	}
+	return ret;
+}

@@ -1,0 +1,204 @@
+#include "base/err.h"
+#include "base/own.h"
+#include "machine/boot/boot_internal.h"
+#include "machine/memmap.h"
+#include "mem/physmap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+/* Read all of path. */
+static int read_file(struct boot_file *f, const char *path, const char *option, struct err *err)
+{
+	AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return err_set(err, errno, "%s: open %s", option, path);
+	if (!S_ISREG(st.st_mode))
+		return err_say(err, EINVAL, "%s: %s is not a regular file", option, path);
+
+	AUTO_FREE uint8_t *data = malloc((size_t)st.st_size + 1);
+
+	if (!data)
+		return err_set(err, ENOMEM, "%s: read %s", option, path);
+	while (f->len < (uint64_t)st.st_size) {
+		ssize_t n = read(fd, data + f->len, (size_t)st.st_size - f->len);
+
+		if (n < 0)
+			return err_set(err, errno, "%s: read %s", option, path);
+		if (n == 0)
+			break;
+		f->len += (uint64_t)n;
+	}
+	f->data = move_ptr(&data);
+	return 0;
+}
+
+/* A module may be "path command line"; a file that has the whole text as its name comes first. */
+static int read_module(struct boot_file *f, const char *text, struct err *err)
+{
+	const char *space = strchr(text, ' ');
+
+	f->text = text;
+	if (!space || access(text, F_OK) == 0)
+		return read_file(f, text, "--initrd", err);
+
+	AUTO_FREE char *path = strndup(text, (size_t)(space - text));
+
+	if (!path)
+		return err_set(err, ENOMEM, "--initrd");
+	return read_file(f, path, "--initrd", err);
+}
+
+static int identify(struct boot *b, struct err *err)
+{
+	const char *name = b->kernel.text;
+
+	if (linux_is(&b->kernel)) {
+		b->kind = BOOT_LINUX;
+		return linux_check(b, err);
+	}
+	if (pvh_is(&b->kernel)) {
+		b->kind = BOOT_PVH;
+		return 0;
+	}
+	if (multiboot_is(&b->kernel)) {
+		b->kind = BOOT_MULTIBOOT;
+		return multiboot_check(b, err);
+	}
+	return err_say(err, EINVAL,
+		       "--kernel: %s is not a kernel that can be started: neither a Linux bzImage "
+		       "nor an ELF file with a PVH note nor a multiboot image",
+		       name);
+}
+
+static int load(struct boot *b, const struct boot_cfg *cfg, struct err *err)
+{
+	int ret;
+
+	b->append = cfg->append;
+	b->kernel.text = cfg->kernel;
+	ret = read_file(&b->kernel, cfg->kernel, "--kernel", err);
+	if (ret < 0)
+		return ret;
+	if (cfg->n_initrd) {
+		b->initrd = calloc(cfg->n_initrd, sizeof(*b->initrd));
+		if (!b->initrd)
+			return err_set(err, ENOMEM, "--initrd");
+	}
+	for (unsigned i = 0; i < cfg->n_initrd; i++) {
+		b->n_initrd++;
+		ret = read_module(&b->initrd[i], cfg->initrd[i], err);
+		if (ret < 0)
+			return ret;
+	}
+	return identify(b, err);
+}
+
+int boot_load(struct boot **out, const struct boot_cfg *cfg, struct err *err)
+{
+	struct boot *b = calloc(1, sizeof(*b));
+	int ret = b ? load(b, cfg, err) : err_set(err, ENOMEM, "--kernel");
+
+	if (ret < 0)
+		boot_free(b);
+	else
+		*out = b;
+	return ret;
+}
+
+int boot_load_image(struct boot **out, const char *name, const void *image, size_t len,
+		    const char *append, struct err *err)
+{
+	struct boot *b = calloc(1, sizeof(*b));
+	int ret;
+
+	if (!b)
+		return err_set(err, ENOMEM, "%s", name);
+	b->append = append;
+	b->kernel = (struct boot_file){.data = malloc(len + 1), .len = len, .text = name};
+	if (!b->kernel.data) {
+		ret = err_set(err, ENOMEM, "%s", name);
+	} else {
+		memcpy(b->kernel.data, image, len);
+		ret = identify(b, err);
+	}
+	if (ret < 0)
+		boot_free(b);
+	else
+		*out = b;
+	return ret;
+}
+
+void boot_free(struct boot *b)
+{
+	if (!b)
+		return;
+	for (unsigned i = 0; i < b->n_initrd; i++)
+		free(b->initrd[i].data);
+	free(b->initrd);
+	free(b->kernel.data);
+	free(b);
+}
+
+int boot_place(const struct boot *b, const struct boot_board *board, struct boot_entry *entry,
+	       struct err *err)
+{
+	*entry = (struct boot_entry){0};
+	switch (b->kind) {
+	case BOOT_LINUX: return linux_place(b, board, entry, err);
+	case BOOT_PVH: return pvh_place(b, board, entry, err);
+	default: return multiboot_place(b, board, entry, err);
+	}
+}
+
+uint64_t boot_low_ram(const struct physmap *pm)
+{
+	return MIN(pm->ram_bytes, HOLE_BASE);
+}
+
+unsigned boot_memory_map(const struct physmap *pm, struct boot_range map[BOOT_MAX_RANGES])
+{
+	uint64_t low = boot_low_ram(pm);
+	unsigned n = 0;
+
+	map[n++] = (struct boot_range){0, LOW_RAM_END, E820_RAM};
+	map[n++] = (struct boot_range){EBDA_BASE, VGA_BASE - EBDA_BASE, E820_RESERVED};
+	map[n++] = (struct boot_range){ACPI_BASE, ACPI_END - ACPI_BASE, E820_RESERVED};
+	if (low > HIGH_RAM_BASE)
+		map[n++] = (struct boot_range){HIGH_RAM_BASE, low - HIGH_RAM_BASE, E820_RAM};
+	map[n++] = (struct boot_range){ECAM_BASE, ECAM_BUSES * MiB, E820_RESERVED};
+	if (pm->ram_bytes > low)
+		map[n++] = (struct boot_range){4 * GiB, pm->ram_bytes - low, E820_RAM};
+	return n;
+}
+
+int boot_write(struct physmap *pm, gpa_t gpa, const void *data, uint64_t len, const char *what,
+	       struct err *err)
+{
+	if (physmap_write(pm, gpa, data, len))
+		return 0;
+	return err_say(err, ENOMEM,
+		       "%s (%llu KiB at %#llx) does not fit into %llu MiB of memory; "
+		       "give more, as in --memory 1G",
+		       what, (unsigned long long)((len + 1023) / 1024), (unsigned long long)gpa,
+		       (unsigned long long)(pm->ram_bytes / MiB));
+}
+
+int boot_check_range(const struct physmap *pm, gpa_t gpa, uint64_t len, struct err *err)
+{
+	if (!range_fits(gpa, len, UINT64_MAX) || !physmap_host(pm, gpa, len, NULL))
+		return err_say(err, ENOMEM,
+			       "the kernel wants %#llx bytes at %#llx, which is not in the "
+			       "guest's %llu MiB of memory; give more, as in --memory 1G",
+			       (unsigned long long)len, (unsigned long long)gpa,
+			       (unsigned long long)(pm->ram_bytes / MiB));
+	if (gpa < BOOT_MODULES_END || (gpa < ACPI_END && gpa + len > EBDA_BASE))
+		return err_say(err, EINVAL,
+			       "the kernel wants %#llx bytes at %#llx, over the boot information "
+			       "or the firmware's tables",
+			       (unsigned long long)len, (unsigned long long)gpa);
+	return 0;
+}

@@ -1,0 +1,58 @@
+/* A machine's parts. */
+#ifndef MACHINE_MACHINE_INTERNAL_H
+#define MACHINE_MACHINE_INTERNAL_H
+
+#include "cpu/vcpu.h"
+#include "cpu/x86/features.h"
+#include "dev/dev.h"
+#include "host/clock.h"
+#include "machine/machine.h"
+#include "mem/physmap.h"
+
+#include <pthread.h>
+
+struct boot;
+struct chr;
+struct evloop;
+struct intc;
+struct pci_bus;
+struct pm;
+struct timer_queue;
+struct vcpu_crew;
+
+#define MACHINE_MAX_DEVS 32
+
+struct machine {
+	struct machine_config cfg;
+	struct cpu_model model;
+	struct vcpu_set set; /* its vCPUs are owned */
+	unsigned n_engines;  /* vCPUs whose engine is initialised */
+	struct vcpu_crew *crew;
+
+	struct physmap pm;
+	struct iospace *pio, *mmio;
+	struct vclock clock;
+	struct timer_queue *timers;
+	struct evloop *loop;
+	struct boot *boot;
+
+	struct chr *console;
+	struct intc *intc;
+	struct pci_bus *pci;    /* borrowed from its device */
+	struct pm *power;       /* the same */
+	struct dev dev[MACHINE_MAX_DEVS];
+	unsigned n_devs;
+
+	pthread_mutex_t lock; /* guards what follows */
+	pthread_cond_t asked;
+	bool end_asked, reset_asked;
+	enum machine_end why;
+	uint32_t code;
+};
+
+/* pc.c: put all chips and devices on the board. */
+int pc_build(struct machine *m, struct err *err);
+/* Write the tables that firmware leaves in memory. The vCPUs are stopped. */
+int pc_write_tables(struct machine *m, struct err *err);
+
+#endif

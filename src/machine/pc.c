@@ -1,0 +1,188 @@
+/* The pc board: which chips there are, at which ports, on which wires. */
+#include "base/err.h"
+#include "dev/acpi/pm.h"
+#include "dev/backend/chr.h"
+#include "dev/isa/isa.h"
+#include "dev/pci/pci.h"
+#include "machine/acpi.h"
+#include "machine/intc.h"
+#include "machine/machine_internal.h"
+#include "machine/memmap.h"
+#include "mem/iospace.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <time.h>
+
+static void on_reset(void *arg)
+{
+	machine_reset(arg);
+}
+
+static void on_power_off(void *arg)
+{
+	machine_end(arg, END_POWEROFF, 0);
+}
+
+static void on_debug_exit(void *arg, uint32_t val)
+{
+	machine_end(arg, END_DEBUG_EXIT, val);
+}
+
+static void on_a20(void *arg, bool open)
+{
+	struct machine *m = arg;
+
+	m->pm.a20_mask = open ? ~0ull : ~BIT(20);
+	for (unsigned i = 0; i < m->set.n; i++)
+		vcpu_kick(m->set.v[i], KICK_TLB);
+}
+
+static void on_escape(void *arg, enum chr_escape what)
+{
+	switch (what) {
+	case CHR_QUIT: machine_end(arg, END_QUIT, 0); break;
+	case CHR_POWER_BUTTON: machine_power_button(arg); break;
+	case CHR_RESET: machine_reset(arg); break;
+	}
+}
+
+static int make_console(struct machine *m, struct err *err)
+{
+	struct chr_escape_fn escape = {.fn = on_escape, .arg = m};
+
+	switch (m->cfg.console) {
+	case CONSOLE_STDIO: return chr_stdio_new(&m->console, m->loop, escape, err);
+	case CONSOLE_FILE: return chr_file_new(&m->console, m->loop, m->cfg.console_path, err);
+	case CONSOLE_PTY: return chr_pty_new(&m->console, m->loop, err);
+	default: return chr_null_new(&m->console, err);
+	}
+}
+
+/* Where the next device goes. */
+static struct dev *slot(struct machine *m)
+{
+	/* This file has fewer devices than that. */
+	assert(m->n_devs < MACHINE_MAX_DEVS);
+	return &m->dev[m->n_devs];
+}
+
+/* Count the device in slot() if it was made. */
+static int add(struct machine *m, int ret)
+{
+	if (ret == 0)
+		m->n_devs++;
+	return ret;
+}
+
+static int add_pci(struct machine *m, struct err *err)
+{
+	struct pci_bus_cfg cfg = {
+		.address_port = PORT_PCI_ADDRESS,
+		.ecam_base = ECAM_BASE,
+		.ecam_buses = ECAM_BUSES,
+		.pio = m->pio,
+		.mmio = m->mmio,
+		.msi = intc_msi(m->intc),
+		.reset = on_reset,
+		.arg = m,
+	};
+
+	for (unsigned i = 0; i < 4; i++)
+		cfg.intx[i] = intc_gsi_line(m->intc, GSI_INTX + i);
+	return add(m, pci_bus_new(slot(m), &m->pci, &cfg, err));
+}
+
+static int add_rtc(struct machine *m, struct isa_time time, struct err *err)
+{
+	uint64_t low = MIN(m->pm.ram_bytes, HOLE_BASE);
+	struct timespec wall;
+
+	clock_gettime(CLOCK_REALTIME, &wall);
+	return add(m, rtc_new(slot(m), m->pio,
+			      &(struct rtc_cfg){
+				      .port = PORT_RTC,
+				      .irq = intc_isa_line(m->intc, IRQ_RTC),
+				      .time = time,
+				      .wall_ns = (int64_t)wall.tv_sec * 1000000000 + wall.tv_nsec -
+						 vclock_now(&m->clock),
+				      .low_bytes = low,
+				      .high_bytes = m->pm.ram_bytes - low,
+			      },
+			      err));
+}
+
+static int add_debug_exit(struct machine *m, struct err *err)
+{
+	struct debug_exit_cfg cfg = {.port = PORT_DEBUG_EXIT, .fn = on_debug_exit, .arg = m};
+
+	return m->cfg.debug_exit ? add(m, debug_exit_new(slot(m), m->pio, &cfg, err)) : 0;
+}
+
+static int make_intc(struct machine *m, struct err *err)
+{
+	return intc_new(&m->intc,
+			&(struct intc_cfg){
+				.set = &m->set,
+				.clock = &m->clock,
+				.timers = m->timers,
+				.pio = m->pio,
+				.mmio = m->mmio,
+				.phys_bits = m->model.phys_bits,
+				.tsc_khz = m->model.tsc_khz,
+			},
+			err);
+}
+
+int pc_build(struct machine *m, struct err *err)
+{
+	struct isa_time time = {.clock = &m->clock, .timers = m->timers};
+	int ret = make_intc(m, err);
+
+	if (ret == 0)
+		ret = make_console(m, err);
+	if (ret < 0)
+		return ret;
+
+	struct pit_cfg pit = {.port = PORT_PIT,
+			      .control_port = PORT_CONTROL_B,
+			      .irq = intc_isa_line(m->intc, IRQ_PIT),
+			      .time = time};
+	struct kbc_cfg kbc = {.data_port = PORT_KBC,
+			      .control_port = PORT_CONTROL_A,
+			      .irq_kbd = intc_isa_line(m->intc, IRQ_KBD),
+			      .irq_aux = intc_isa_line(m->intc, IRQ_AUX),
+			      .set_a20 = on_a20,
+			      .reset = on_reset,
+			      .arg = m};
+	struct serial_cfg com1 = {.port = PORT_COM1,
+				  .irq = intc_isa_line(m->intc, IRQ_COM1),
+				  .chr = m->console};
+	struct pm_cfg power = {.port = PORT_PM,
+			       .sci = intc_isa_line(m->intc, IRQ_SCI),
+			       .clock = &m->clock,
+			       .timers = m->timers,
+			       .power_off = on_power_off,
+			       .arg = m};
+
+	if ((ret = add_pci(m, err)) < 0 ||
+	    (ret = add(m, pit_new(slot(m), m->pio, &pit, err))) < 0 ||
+	    (ret = add_rtc(m, time, err)) < 0 ||
+	    (ret = add(m, kbc_new(slot(m), m->pio, &kbc, err))) < 0 ||
+	    (ret = add(m, serial_new(slot(m), m->pio, &com1, err))) < 0 ||
+	    (ret = add(m, pm_new(slot(m), &m->power, m->pio, &power, err))) < 0 ||
+	    (ret = add(m, post_new(slot(m), m->pio, PORT_POST, err))) < 0 ||
+	    (ret = add_debug_exit(m, err)) < 0)
+		return ret;
+	return 0;
+}
+
+int pc_write_tables(struct machine *m, struct err *err)
+{
+	uint8_t buf[ACPI_END - ACPI_BASE];
+	size_t len = acpi_build(buf, sizeof(buf), m->set.n);
+
+	if (!len || !physmap_write(&m->pm, ACPI_BASE, buf, len))
+		return err_say(err, ENOMEM, "the ACPI tables do not fit into the guest's memory");
+	return 0;
+}
