@@ -14,26 +14,49 @@
 /* What follows the 15th byte at most: opcode, ModRM, SIB, displacement, immediates. */
 #define PADDING 32
 
-/* Kinds of bytes before the opcode; the PFX_ bit is what the byte sets. */
-enum lead { LEAD_OPCODE, LEAD_66, LEAD_67, LEAD_LOCK, LEAD_REPNE, LEAD_REP, LEAD_SEG, LEAD_REX };
-
-static const uint8_t leads[256] = {
-	[0x26] = LEAD_SEG, [0x2e] = LEAD_SEG, [0x36] = LEAD_SEG, [0x3e] = LEAD_SEG,
-	[0x64] = LEAD_SEG, [0x65] = LEAD_SEG, [0x66] = LEAD_66, [0x67] = LEAD_67,
-	[0xf0] = LEAD_LOCK, [0xf2] = LEAD_REPNE, [0xf3] = LEAD_REP,
-	[0x40 ... 0x4f] = LEAD_REX,
+/* Kinds of bytes before the opcode. */
+enum lead {
+	LEAD_OPCODE,
+	LEAD_66,
+	LEAD_67,
+	LEAD_LOCK,
+	LEAD_REPNE,
+	LEAD_REP,
+	LEAD_SEG,
+	LEAD_REX
 };
 
-/* By decode_size and by what it depends on: see struct sizes. */
-enum size_key { KEY_OSZ, KEY_VL, KEY_W, KEY_M64, KEY_ASZ };
+static const uint8_t leads[256] = {
+	[0x26] = LEAD_SEG,  [0x2e] = LEAD_SEG,	 [0x36] = LEAD_SEG, [0x3e] = LEAD_SEG,
+	[0x64] = LEAD_SEG,  [0x65] = LEAD_SEG,	 [0x66] = LEAD_66,  [0x67] = LEAD_67,
+	[0xf0] = LEAD_LOCK, [0xf2] = LEAD_REPNE, [0xf3] = LEAD_REP, [0x40 ... 0x4f] = LEAD_REX,
+};
+
+/* What of the encoding decides a size. */
+enum size_key {
+	KEY_OSZ,
+	KEY_VL,
+	KEY_W,
+	KEY_M64,
+	KEY_ASZ
+};
 
 static const struct {
 	uint8_t key;
 	uint16_t bytes[3];
 } size_of[N_SIZES] = {
 #define FIXED(n) [SZ_##n] = { KEY_OSZ, { n, n, n } }
-	FIXED(0), FIXED(1), FIXED(2), FIXED(4), FIXED(6), FIXED(8), FIXED(10), FIXED(16),
-	FIXED(32), FIXED(64), FIXED(512),
+	FIXED(0),
+	FIXED(1),
+	FIXED(2),
+	FIXED(4),
+	FIXED(6),
+	FIXED(8),
+	FIXED(10),
+	FIXED(16),
+	FIXED(32),
+	FIXED(64),
+	FIXED(512),
 #undef FIXED
 	[SZ_v] = { KEY_OSZ, { 2, 4, 8 } },
 	[SZ_z] = { KEY_OSZ, { 2, 4, 4 } },
@@ -66,21 +89,21 @@ static const uint8_t opsizes[N_OPSIZE_RULES][3][4] = {
 /* Base and index of the 16-bit forms. SDM 2A table 2-1. */
 static const uint8_t base16[8] = { REG_RBX, REG_RBX, REG_RBP, REG_RBP,
 				   REG_RSI, REG_RDI, REG_RBP, REG_RBX };
-static const uint8_t index16[8] = { REG_RSI, REG_RDI, REG_RSI, REG_RDI,
+static const uint8_t index16[8] = { REG_RSI,  REG_RDI,	REG_RSI,  REG_RDI,
 				    REG_ZERO, REG_ZERO, REG_ZERO, REG_ZERO };
 
 /* What decoding carries along besides the result. */
 struct state {
 	const uint8_t *p;
-	unsigned at;       /* the cursor: bytes consumed */
+	unsigned at;	   /* the cursor: bytes consumed */
 	unsigned mode_idx; /* 0 1 2 for 16 32 64 */
 	unsigned pfx;
 	unsigned space;
-	uint8_t seg;       /* override, or N_SEGS */
-	uint8_t *dim;      /* what trees branch on; apart, so that the rest can live in registers */
+	uint8_t seg;  /* override, or N_SEGS */
+	uint8_t *dim; /* what trees branch on; apart, so that the rest can live in registers */
 	uint8_t reg_hi, x, rm_hi; /* REX.R (and EVEX.R' << 1), X, B as bits 3 and 4 of registers */
-	uint8_t vvvv;             /* V' at bit 4; not inverted */
-	uint8_t ll;               /* EVEX.L'L */
+	uint8_t vvvv;		  /* V' at bit 4; not inverted */
+	uint8_t ll;		  /* EVEX.L'L */
 	bool evex_b;
 };
 
@@ -239,10 +262,8 @@ static const struct {
 	uint8_t len[3];
 	bool zero;
 } imms[N_IMM] = {
-	[IMM_B] = { { 1, 1, 1 }, true },
-	[IMM_BS] = { { 1, 1, 1 }, false },
-	[IMM_W] = { { 2, 2, 2 }, true },
-	[IMM_Z] = { { 2, 4, 4 }, false },
+	[IMM_B] = { { 1, 1, 1 }, true },  [IMM_BS] = { { 1, 1, 1 }, false },
+	[IMM_W] = { { 2, 2, 2 }, true },  [IMM_Z] = { { 2, 4, 4 }, false },
 	[IMM_V] = { { 2, 4, 8 }, false },
 };
 
@@ -307,8 +328,10 @@ static inline void decode_operand(struct operand *o, const struct form_opd *fo, 
 
 static void decode_operands(const struct state *s, struct insn *out, const struct insn_form *f)
 {
-	const uint8_t key[] = { [KEY_OSZ] = out->opsize >> 2, [KEY_VL] = out->vl >> 5,
-				[KEY_W] = s->dim[DIM_MW] == 3, [KEY_M64] = s->mode_idx == 2,
+	const uint8_t key[] = { [KEY_OSZ] = out->opsize >> 2,
+				[KEY_VL] = out->vl >> 5,
+				[KEY_W] = s->dim[DIM_MW] == 3,
+				[KEY_M64] = s->mode_idx == 2,
 				[KEY_ASZ] = s->dim[DIM_ASZ] };
 	const uint8_t numbers[N_FROM] = {
 		[FROM_REG] = s->dim[DIM_REG] | s->reg_hi,
@@ -333,9 +356,9 @@ static bool registers_exist(const struct state *s, const struct insn *out,
 {
 	for (unsigned i = 0; i < f->n_opds; i++) {
 		unsigned from = f->opd[i].from;
-		unsigned n = from == FROM_REG  ? s->dim[DIM_REG] | s->reg_hi :
-			     from == FROM_VVVV ? vvvv_register(s) :
-						 0;
+		unsigned n = from == FROM_REG	 ? s->dim[DIM_REG] | s->reg_hi
+			     : from == FROM_VVVV ? vvvv_register(s)
+						 : 0;
 
 		switch (f->opd[i].kind[0]) {
 		case OPD_CR:
@@ -496,8 +519,9 @@ static bool decode_body(struct state *s, struct insn *out)
 		return false;
 	f = &decode_forms[out->id];
 	out->op = f->op;
-	out->opsize = 2 << opsizes[f->opsize][s->mode_idx]
-				  [(s->dim[DIM_MW] & 1) * 2 + !!(s->pfx & PFX_66)];
+	out->opsize =
+		2
+		<< opsizes[f->opsize][s->mode_idx][(s->dim[DIM_MW] & 1) * 2 + !!(s->pfx & PFX_66)];
 	if (out->enc != ENC_LEGACY)
 		out->vl = f->flags & FORM_LIG ? 16 : 16 << s->dim[DIM_L];
 	out->seg = SEG_DS;
@@ -542,8 +566,18 @@ static void copy_bytes(struct insn *out, const uint8_t *p, unsigned len)
 	store64(out->bytes + 8, load64(p + 8) & load64(keep + 24 - len));
 }
 
-/* A copy of it is a few wide moves, where clearing the struct would be a slow REP STOS. */
-static const struct insn blank = { .base = REG_ZERO, .index = REG_ZERO };
+/* Clear the result, by words: of "*out = 0" GCC makes a REP STOS, which costs as much as a third of
+ * all decoding. */
+static void clear(struct insn *out)
+{
+	uint64_t *w = (uint64_t *)out;
+
+	_Static_assert(sizeof(*out) % 8 == 0 && _Alignof(struct insn) == 8, "whole words");
+	for (unsigned i = 0; i < sizeof(*out) / 8; i++) {
+		w[i] = 0;
+		__asm__("" : "+m"(w[i]));
+	}
+}
 
 enum decode_result decode(const uint8_t *code, size_t n, unsigned mode, struct insn *out)
 {
@@ -559,16 +593,17 @@ enum decode_result decode(const uint8_t *code, size_t n, unsigned mode, struct i
 		memcpy(padded, code, MIN(n, (size_t)INSN_MAX_LEN));
 		s.p = padded;
 	}
-	*out = blank;
+	clear(out);
 	out->mode = mode;
+	out->base = out->index = REG_ZERO;
 	byte = decode_prefixes(&s, out);
 	out->adsize = mode == 2 ? 2 : mode == 4 ? 4 : 8;
 	s.dim[DIM_MW] = mode == 8 ? 2 : 0;
 	if (s.pfx & PFX_67)
 		out->adsize = mode == 4 ? 2 : 4;
 	s.dim[DIM_ASZ] = out->adsize >> 2;
-	s.dim[DIM_OSZ] = opsizes[OPSIZE_NORMAL][s.mode_idx]
-				[(out->rex >> 3 & 1) * 2 + !!(s.pfx & PFX_66)];
+	s.dim[DIM_OSZ] =
+		opsizes[OPSIZE_NORMAL][s.mode_idx][(out->rex >> 3 & 1) * 2 + !!(s.pfx & PFX_66)];
 	op = decode_opcode(&s, out, byte);
 	if (op >= 0) {
 		out->opcode = op;

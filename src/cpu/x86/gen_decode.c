@@ -6,9 +6,10 @@
  * A row is INSN(text, spec, operands, flags, feature, attributes, op).
  *
  * spec: the opcode nearly as the SDM writes it.
- *	legacy    [NP|66|F3|F2|NFx] [i64|only64] [o16|o32|o64] [a16|a32|a64] [W0|W1] [NB: no REX.B]
+ *	legacy    [NP|66|F3|F2|NFx] [i64|only64] [o16|o32|o64] [a16|a32|a64] [W0|W1] [NB]
  *	          opcode bytes [/r|/0-/7] [a ModRM byte] [mem|reg]
- *	          NFx: no F2, F3. An opcode "50+r" stands for eight; so does a ModRM byte "C0+i".
+ *	          NFx: no F2, F3. NB: no REX.B. An opcode "50+r" stands for eight;
+ *	          so does a ModRM byte "C0+i".
  *	VEX, EVEX [E]VEX.length.prefix.map.W opcode [/r|/0-/7]
  *	          length: 128 256 512; x: all; y: all but 128; z: 128 and 256 (EVEX); LIG: ignored
  *	          W: W0 W1 WIG; W0m: 0 in 64-bit mode, ignored elsewhere; W1m: 64-bit mode only
@@ -73,7 +74,7 @@ struct row {
 static struct row rows[] = {
 	{ .text = "(invalid)", .spec = "", .opds = "", .flags = "", .feat = "FEAT_NONE",
 	  .op = "INVALID", .file = "" },
-#define INSN(text_, spec_, opds_, flags_, feat_, attr_, op_)                                              \
+#define INSN(text_, spec_, opds_, flags_, feat_, attr_, op_)                                       \
 	{ .text = text_, .spec = spec_, .opds = opds_, .flags = flags_, .feat = "FEAT_" #feat_,    \
 	  .op = #op_, .file = FILE_, .attr = attr_ },
 #define FILE_ "base"
@@ -248,7 +249,8 @@ static const struct {
 	{ "b", SZ_1, SZ_1 },     { "w", SZ_2, SZ_2 },     { "d", SZ_4, SZ_4 },
 	{ "q", SZ_8, SZ_8 },     { "t", SZ_10, SZ_10 },   { "dq", SZ_16, SZ_16 },
 	{ "qq", SZ_32, SZ_32 },  { "oq", SZ_64, SZ_64 },  { "v", SZ_v, SZ_v },
-	{ "z", SZ_z, SZ_z },     { "y", SZ_y, SZ_y },     { "A", SZ_ad, SZ_ad },     { "m", SZ_m, SZ_m },
+	{ "z", SZ_z, SZ_z },     { "y", SZ_y, SZ_y },     { "A", SZ_ad, SZ_ad },
+	{ "m", SZ_m, SZ_m },
 	{ "bd", SZ_1, SZ_4 },    { "wd", SZ_2, SZ_4 },    { "wv", SZ_2, SZ_v },
 	{ "bm", SZ_1, SZ_m },    { "wm", SZ_2, SZ_m },    { "dm", SZ_4, SZ_m },
 	{ "wy", SZ_2, SZ_y },    { "by", SZ_1, SZ_y },    { "", SZ_0, SZ_v },
@@ -509,7 +511,8 @@ static void note_unit(struct row *r)
 		r->attr |= INSN_USES_SSE;
 	if (r->enc == ENC_EVEX && r->attr & INSN_K_MASK && r->mask[DIM_MOD] & 1 && !(r->attr & NF))
 		r->attr |= INSN_FAULT_SUP;
-	if (r->enc == ENC_EVEX && !(r->form.flags & FORM_LIG) && (r->mask[DIM_L] & 3) && !(r->attr & NOVL))
+	if (r->enc == ENC_EVEX && !(r->form.flags & FORM_LIG) && r->mask[DIM_L] & 3 &&
+	    !(r->attr & NOVL))
 		r->attr |= INSN_NEEDS_VL;
 	if (r->enc != ENC_LEGACY && (vec || k || strstr(r->op, "MXCSR") || !strcmp(r->op, "VZERO")))
 		r->attr |= INSN_USES_AVX;

@@ -103,16 +103,11 @@ static inline bool oracle_foreign(const ZydisDecodedInstruction *z)
 	case ZYDIS_ISA_SET_TSX_LDTRK:
 	case ZYDIS_ISA_SET_UINTR:
 	case ZYDIS_ISA_SET_WAITPKG:
-	case ZYDIS_ISA_SET_XOP:
-		return true;
-	case ZYDIS_ISA_SET_SVM:
-		return z->mnemonic != ZYDIS_MNEMONIC_VMMCALL;
-	case ZYDIS_ISA_SET_VMFUNC:
-		return true;
-	case ZYDIS_ISA_SET_VTX:
-		return z->mnemonic != ZYDIS_MNEMONIC_VMCALL;
-	default:
-		return false;
+	case ZYDIS_ISA_SET_XOP: return true;
+	case ZYDIS_ISA_SET_SVM: return z->mnemonic != ZYDIS_MNEMONIC_VMMCALL;
+	case ZYDIS_ISA_SET_VMFUNC: return true;
+	case ZYDIS_ISA_SET_VTX: return z->mnemonic != ZYDIS_MNEMONIC_VMCALL;
+	default: return false;
 	}
 }
 
@@ -123,7 +118,7 @@ static inline bool differ(struct difference *d, const char *what, const char *de
 	return true;
 }
 
-#define DIFFER(d, what_, ...)                                                                      \
+#define DIFFER(d, what_, ...) \
 	((d)->what = (what_), snprintf((d)->detail, sizeof((d)->detail), __VA_ARGS__), true)
 
 /* Kind and number of a Zydis register, in our terms. */
@@ -172,8 +167,8 @@ static inline bool compare_address(const struct insn *i, const struct operand *o
 		return false;
 	if (z->mem.base == ZYDIS_REGISTER_RIP || z->mem.base == ZYDIS_REGISTER_EIP)
 		base = REG_BLOCK;
-	/* With 67, mod 0, SIB base 101 and REX.B Zydis names R13D. There is no base (SDM 2A table 2-3;
-	 * this processor agrees). */
+	/* With 67, mod 0, SIB base 101 and REX.B Zydis names R13D. There is no base (SDM 2A table
+	 * 2-3; this processor agrees). */
 	else if (z->mem.base == ZYDIS_REGISTER_R13D && !(i->modrm >> 6))
 		return i->base != REG_ZERO || i->disp_len != 4;
 	else if (z->mem.base)
@@ -206,8 +201,7 @@ static inline bool compare_operand(const struct insn *i, const struct operand *o
 	case ZYDIS_OPERAND_TYPE_REGISTER:
 		oracle_register(z->reg.value, &kind, &reg);
 		if (o->kind != kind || o->reg != reg)
-			return DIFFER(d, "register", "%u %u not %u %u", o->kind, o->reg, kind,
-				      reg);
+			return DIFFER(d, "register", "%u %u not %u %u", o->kind, o->reg, kind, reg);
 		if (kind == OPD_CR || kind == OPD_DR || kind == OPD_SREG || kind == OPD_KREG)
 			return false;
 		/* LSL reads 16 bits of what Zydis has as 32. */
@@ -246,8 +240,7 @@ static inline bool compare_operand(const struct insn *i, const struct operand *o
 			return DIFFER(d, "immediate", "%llx not %llx", (long long)i->imm,
 				      (long long)z->imm.value.u);
 		return false;
-	default:
-		return false;
+	default: return false;
 	}
 }
 
@@ -337,12 +330,13 @@ static inline bool compare_evex(const struct insn *i, const ZydisDecodedInstruct
 		return DIFFER(d, "mask", "%u not %u", i->mask, mask);
 	if (i->zeroing != z->raw.evex.z)
 		return DIFFER(d, "zeroing", "%u", i->zeroing);
-	if (i->bcast != (z->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID &&
-			 !z->avx.broadcast.is_static))
+	if (i->bcast !=
+	    (z->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID && !z->avx.broadcast.is_static))
 		return DIFFER(d, "broadcast", "%u", i->bcast);
 	/* Conversions that are exact ignore rounding (SDM 2A 2.7.9; natively: no #UD). */
 	if (!z->avx.rounding.mode && !z->avx.has_sae)
-		return i->rc && !exact_conversion(z->mnemonic) && DIFFER(d, "rounding", "%u", i->rc);
+		return i->rc && !exact_conversion(z->mnemonic) &&
+		       DIFFER(d, "rounding", "%u", i->rc);
 	if (!i->rc)
 		return DIFFER(d, "rounding", "%u", i->rc);
 	if (z->avx.rounding.mode && (i->rc & 3u) != z->avx.rounding.mode - 1u)
@@ -376,7 +370,8 @@ static inline bool compare_flags(const struct insn *i, const ZydisDecodedInstruc
 		/* What the hypervisor makes of them. */
 		return false;
 	case OP_VEC:
-		/* VPTEST and VTESTPS clear AF, OF, PF and SF (SDM 2C); Zydis has ZF and CF alone. */
+		/* VPTEST and VTESTPS clear AF, OF, PF and SF (SDM 2C); Zydis has ZF and CF alone.
+		 */
 		if (row->fl_write == RFLAGS_ARITH && write == (RFLAGS_ZF | RFLAGS_CF))
 			return false;
 		break;
@@ -603,8 +598,10 @@ static inline bool compare_access(const struct insn *i, const ZydisDecodedOperan
 		zwrite = ops[j].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 		if (ops[j].type == ZYDIS_OPERAND_TYPE_MEMORY && i->opd[k].size &&
 		    (!!(attr & INSN_MEM_SRC) != zread || !!(attr & INSN_MEM_DST) != zwrite))
-			return DIFFER(d, "memory access", "operand %u: zydis %u %u", k, zread, zwrite);
-		if (ops[j].type == ZYDIS_OPERAND_TYPE_REGISTER && (read != zread || write != zwrite))
+			return DIFFER(d, "memory access", "operand %u: zydis %u %u", k, zread,
+				      zwrite);
+		if (ops[j].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    (read != zread || write != zwrite))
 			return DIFFER(d, "access", "operand %u: %u %u not %u %u", k, read, write,
 				      zread, zwrite);
 		k++;
@@ -621,7 +618,8 @@ static inline bool compare_decoded(const struct insn *i, const ZydisDecodedInstr
 		return DIFFER(d, "mnemonic", "%s", row->text);
 	if (i->len != z->length)
 		return DIFFER(d, "length", "%u not %u", i->len, z->length);
-	if ((operands_comparable(i) && compare_operands(i, z, ops, d)) || compare_evex(i, z, d) || compare_flags(i, z, d))
+	if ((operands_comparable(i) && compare_operands(i, z, ops, d)) || compare_evex(i, z, d) ||
+	    compare_flags(i, z, d))
 		return true;
 	if (compare_feature(i, z, d))
 		return true;
@@ -652,10 +650,10 @@ static inline bool oracle_differs(const struct oracle *o, const uint8_t *code, s
 	}
 	if (ZYAN_SUCCESS(st))
 		return r != DECODE_OK ? DIFFER(d, "refused", "%d %s", r,
-					       ZydisMnemonicGetString(z.mnemonic)) :
-					compare_decoded(&i, &z, ops, d);
-	/* EVEX.b on VCVT(U)SI2SD with W1 outside 64-bit mode: W counts as 0, and there b is ignored as
-	 * in 64-bit mode. Zydis refuses. */
+					       ZydisMnemonicGetString(z.mnemonic))
+				      : compare_decoded(&i, &z, ops, d);
+	/* EVEX.b on VCVT(U)SI2SD with W1 outside 64-bit mode: W counts as 0, and there b is ignored
+	 * as in 64-bit mode. Zydis refuses. */
 	if (r == DECODE_OK && mode != 8 && i.vex_w && i.rc && insn_table[i.id].op == OP_VEC &&
 	    strstr(insn_table[i.id].text, "si2sd"))
 		return false;

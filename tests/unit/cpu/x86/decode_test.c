@@ -24,7 +24,11 @@ struct example {
 	uint16_t op;
 };
 
-#define CODE(...) sizeof((uint8_t[]){ __VA_ARGS__ }), { __VA_ARGS__ }
+#define CODE(...)                           \
+	sizeof((uint8_t[]){ __VA_ARGS__ }), \
+	{                                   \
+		__VA_ARGS__                 \
+	}
 /* clang-format off */
 static const struct example examples[] = {
 	/* Prefixes: REX counts only before the opcode, the last of F2 and F3 wins. */
