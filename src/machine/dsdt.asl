@@ -140,8 +140,6 @@ DefinitionBlock ("", "DSDT", 2, "CLEAVE", "PC", 1)
 				IO (Decode16, 0xf4, 0xf4, 1, 4)
 				IO (Decode16, 0x600, 0x600, 1, 0x30)
 				Memory32Fixed (ReadWrite, 0xe0000000, 0x10000000)
-				Memory32Fixed (ReadWrite, 0xfec00000, 0x1000)
-				Memory32Fixed (ReadWrite, 0xfee00000, 0x1000)
 			})
 		}
 	}

@@ -166,6 +166,7 @@ static int power_on(struct machine *m, struct err *err)
 		atomic_store(&c->kick, 0);
 		c->tsc_offset = tsc_offset;
 		vcpu_reset(c);
+		boot_set_mtrrs(c, m->model.phys_bits);
 		if (i == 0)
 			boot_enter(c, &entry);
 		c->engine->inval(c, 0, 0);

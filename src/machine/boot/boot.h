@@ -56,4 +56,9 @@ int boot_place(const struct boot *b, const struct boot_board *board, struct boot
 /* Give c, which was just reset, the entry's registers. */
 void boot_enter(struct vcpu *c, const struct boot_entry *entry);
 
+/* Set c's memory types as firmware does on every processor: RAM write-back, the hole below 4 GiB
+ * and the frame buffer uncached. Linux leaves PAT alone if nobody did. phys_bits: 36 to 52.
+ */
+void boot_set_mtrrs(struct vcpu *c, unsigned phys_bits);
+
 #endif

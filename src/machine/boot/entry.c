@@ -4,25 +4,22 @@
 #include "machine/memmap.h"
 #include "mem/physmap.h"
 
-/* Selectors as Linux's 64-bit boot protocol wants them (__BOOT_CS, __BOOT_DS), with a 32-bit code
- * segment beside; the other protocols take any.
- */
-#define SEL_CODE64 0x10
-#define SEL_DATA   0x18
-#define SEL_CODE32 0x20
+/* Selectors as Linux's boot protocols want them (__BOOT_CS, __BOOT_DS); the others take any. */
+#define SEL_CODE 0x10
+#define SEL_DATA 0x18
 
-static const uint64_t gdt[] = {
-	0, 0,
-	0x00af9b000000ffff, /* 64-bit code */
-	0x00cf93000000ffff, /* flat data */
-	0x00cf9b000000ffff, /* flat 32-bit code */
-};
+#define DESC_CODE64 0x00af9b000000ffffull
+#define DESC_CODE32 0x00cf9b000000ffffull
+#define DESC_DATA   0x00cf93000000ffffull
 
 int boot_write_gdt(struct physmap *pm, struct boot_entry *entry, struct err *err)
 {
+	const uint64_t gdt[] = {
+		0, 0, entry->mode == BOOT_LONG64 ? DESC_CODE64 : DESC_CODE32, DESC_DATA};
+
 	entry->gdt = BOOT_GDT;
 	entry->gdt_limit = sizeof(gdt) - 1;
-	entry->cs = entry->mode == BOOT_LONG64 ? SEL_CODE64 : SEL_CODE32;
+	entry->cs = SEL_CODE;
 	entry->ds = SEL_DATA;
 	return boot_write(pm, BOOT_GDT, gdt, sizeof(gdt), "the GDT", err);
 }
@@ -88,4 +85,23 @@ void boot_enter(struct vcpu *c, const struct boot_entry *e)
 	c->rip = e->rip;
 	vcpu_set_rflags(c, 0);
 	vcpu_update_mode(c);
+}
+
+/* SDM 3A "Memory Type Range Registers". */
+#define MTRR_UC 0ull
+#define MTRR_WB 6ull
+#define MTRR_ENABLE       (1ull << 11)
+#define MTRR_FIXED_ENABLE (1ull << 10)
+#define MTRR_VALID        (1ull << 11)
+#define FIXED_A0000 2 /* index of the 16 KiB ranges of the frame buffer in mtrr_fixed */
+
+void boot_set_mtrrs(struct vcpu *c, unsigned phys_bits)
+{
+	struct vcpu_msrs *m = &c->msr;
+
+	memset(m->mtrr_fixed, MTRR_WB, sizeof(m->mtrr_fixed));
+	m->mtrr_fixed[FIXED_A0000] = MTRR_UC;
+	m->mtrr_base[0] = HOLE_BASE | MTRR_UC;
+	m->mtrr_mask[0] = ((BIT(phys_bits) - 1) & ~(HOLE_END - HOLE_BASE - 1)) | MTRR_VALID;
+	m->mtrr_def_type = MTRR_ENABLE | MTRR_FIXED_ENABLE | MTRR_WB;
 }

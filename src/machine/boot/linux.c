@@ -1,4 +1,6 @@
-/* Linux bzImages by the 64-bit boot protocol. Documentation/arch/x86/boot.rst of Linux 6.1. */
+/* Linux bzImages by the 64-bit boot protocol, or the 32-bit one where the kernel has no 64-bit entry.
+ * Documentation/arch/x86/boot.rst of Linux 6.1.
+ */
 #include "base/err.h"
 #include "base/trace.h"
 #include "machine/boot/boot_internal.h"
@@ -36,15 +38,25 @@
 #define ZP_E820_TABLE        0x2d0
 #define ZP_BYTES             0x1000
 
+#define MIN_VERSION 0x020a /* tells where the kernel wants to be */
+
 #define XLF_KERNEL_64            0x01
 #define XLF_CAN_BE_LOADED_ABOVE_4G 0x02
 
-#define ENTRY64 0x200 /* from the start of the protected-mode part */
+/* Entries, from the start of the protected-mode part. */
+#define ENTRY32 0x000
+#define ENTRY64 0x200
 
 bool linux_is(const struct boot_file *f)
 {
 	return f->len >= HDR_MIN_BYTES && load16(f->data + HDR_BOOT_FLAG) == 0xaa55 &&
 	       memcmp(f->data + HDR_MAGIC, "HdrS", 4) == 0;
+}
+
+static bool has_entry64(const struct boot_file *f)
+{
+	return load16(f->data + HDR_VERSION) >= 0x020c &&
+	       (load16(f->data + HDR_XLOADFLAGS) & XLF_KERNEL_64);
 }
 
 /* Where the protected-mode part starts in the file. */
@@ -60,11 +72,9 @@ int linux_check(const struct boot *b, struct err *err)
 	const struct boot_file *f = &b->kernel;
 	uint64_t off = payload_offset(f), need = load32(f->data + HDR_SYSSIZE) * 16ull;
 
-	if (load16(f->data + HDR_VERSION) < 0x020c ||
-	    !(load16(f->data + HDR_XLOADFLAGS) & XLF_KERNEL_64))
+	if (load16(f->data + HDR_VERSION) < MIN_VERSION)
 		return err_say(err, EINVAL,
-			       "--kernel: %s has no 64-bit entry; it must be a 64-bit Linux "
-			       "kernel, version 3.8 or later",
+			       "--kernel: %s is too old a Linux kernel; it must be 2.6.31 or later",
 			       f->text);
 	/* syssize is rounded up to 16 bytes, the file need not be. */
 	if (off + ENTRY64 >= f->len || f->len - off + 15 < need)
@@ -117,7 +127,8 @@ static int place_initrd(const struct boot *b, const struct physmap *pm, gpa_t ke
 		*at = (top - len) & ~(PAGE_SIZE - 1);
 		return 0;
 	}
-	if ((load16(h + HDR_XLOADFLAGS) & XLF_CAN_BE_LOADED_ABOVE_4G) &&
+	if (has_entry64(&b->kernel) &&
+	    (load16(h + HDR_XLOADFLAGS) & XLF_CAN_BE_LOADED_ABOVE_4G) &&
 	    pm->ram_bytes - low >= len) {
 		*at = 4 * GiB;
 		return 0;
@@ -209,10 +220,12 @@ int linux_place(const struct boot *b, const struct boot_board *board, struct boo
 		trace_print(TRACE_BOOT, "linux at %#llx, initrd at %#x + %#x",
 			    (unsigned long long)at, load32(zp + HDR_RAMDISK_IMAGE),
 			    load32(zp + HDR_RAMDISK_SIZE));
-	entry->mode = BOOT_LONG64;
-	entry->rip = at + ENTRY64;
+	entry->mode = has_entry64(f) ? BOOT_LONG64 : BOOT_FLAT32;
+	entry->rip = at + (has_entry64(f) ? ENTRY64 : ENTRY32);
 	entry->rsi = BOOT_INFO;
 	entry->rsp = BOOT_STACK;
 	ret = boot_write_gdt(pm, entry, err);
-	return ret < 0 ? ret : boot_write_page_tables(pm, entry, err);
+	if (ret == 0 && has_entry64(f))
+		ret = boot_write_page_tables(pm, entry, err);
+	return ret;
 }
