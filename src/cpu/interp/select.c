@@ -226,7 +226,7 @@ unsigned select_uops(const struct vcpu *c, const struct insn *i, unsigned off, s
 	u += n;
 	u->off = (uint16_t)off;
 	u->len = i->len;
-	u->fn = fast_select(i, off, u);
+	u->fn = fast_select(c, i, off, u);
 	if (!u->fn) {
 		u->fn = select_general(i->op);
 		u->insn = i;
