@@ -517,6 +517,15 @@ static int map_all(struct intc *ic, struct err *err)
 	return 0;
 }
 
+static void set_virtual_wire(struct lapic *l)
+{
+	struct lapic_out out;
+
+	lapic_write(l, LAPIC_SVR, SVR_ENABLE | 0xff, 0, &out);
+	lapic_write(l, LAPIC_LVT_LINT0, APIC_EXTINT << 8, 0, &out);
+	lapic_write(l, LAPIC_LVT_LINT1, APIC_NMI << 8, 0, &out);
+}
+
 void intc_reset(struct intc *ic)
 {
 	pthread_mutex_lock(&ic->lock);
@@ -526,6 +535,8 @@ void intc_reset(struct intc *ic)
 		struct intc_cpu *p = &ic->cpu[i];
 
 		lapic_reset(&p->l, i, i == 0, ic->cfg.phys_bits);
+		if (i == 0)
+			set_virtual_wire(&p->l);
 		arm_timer(p);
 		atomic_store(&p->ready, READY_NONE);
 	}
