@@ -530,6 +530,7 @@ void intc_reset(struct intc *ic)
 {
 	pthread_mutex_lock(&ic->lock);
 	i8259_reset(&ic->pic);
+	ic->pic.chip[0].imr = ic->pic.chip[1].imr = 0xff;
 	ioapic_reset(&ic->ioapic);
 	for (unsigned i = 0; i < ic->n; i++) {
 		struct intc_cpu *p = &ic->cpu[i];

@@ -29,8 +29,8 @@ int intc_new(struct intc **out, const struct intc_cfg *cfg, struct err *err);
 void intc_free(struct intc *ic);
 
 /* As firmware leaves it after power-on: the boot processor's local APIC passes the 8259s' interrupts
- * and NMI (virtual wire mode, MultiProcessor Specification 3.6.2.2). Wires keep their levels. The
- * vCPUs are stopped.
+ * and NMI (virtual wire mode, MultiProcessor Specification 3.6.2.2); their inputs are all masked.
+ * Wires keep their levels. The vCPUs are stopped.
  */
 void intc_reset(struct intc *ic);
 
