@@ -19,6 +19,7 @@ struct member {
 	struct vcpu *c;
 	pthread_t thread;
 	bool started;
+	uint64_t seen; /* generation it ran last; its thread's own */
 	_Atomic uint32_t asleep; /* futex: 1 while halted */
 };
 
@@ -51,19 +52,21 @@ static void wake(struct vcpu *c)
 		syscall(SYS_futex, &m->asleep, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
-/* Wait for the next start; false to end the thread. */
-static bool park(struct vcpu_crew *w)
+/* Wait for the next start; false to end the thread. A start that came before the thread got here
+ * counts. */
+static bool park(struct member *m)
 {
+	struct vcpu_crew *w = m->crew;
 	bool quit;
 
 	pthread_mutex_lock(&w->lock);
-
-	uint64_t generation = w->generation;
-
-	w->n_parked++;
-	pthread_cond_broadcast(&w->parked);
-	while (w->generation == generation && !w->quit)
-		pthread_cond_wait(&w->go, &w->lock);
+	if (m->seen == w->generation) {
+		w->n_parked++;
+		pthread_cond_broadcast(&w->parked);
+		while (m->seen == w->generation && !w->quit)
+			pthread_cond_wait(&w->go, &w->lock);
+	}
+	m->seen = w->generation;
 	quit = w->quit;
 	pthread_mutex_unlock(&w->lock);
 	return !quit;
@@ -89,7 +92,7 @@ static void *member_thread(void *arg)
 {
 	struct member *m = arg;
 
-	while (park(m->crew))
+	while (park(m))
 		run(m);
 	return NULL;
 }

@@ -31,7 +31,7 @@ struct code_view {
 
 static uint8_t block_mode(const struct vcpu *c)
 {
-	return (uint8_t)(c->code_size << 1 | c->flat_segs);
+	return (uint8_t)(c->code_size << 2 | (c->stack_size == 4) << 1 | c->flat_segs);
 }
 
 void block_flush(struct interp *in)

@@ -485,6 +485,14 @@ static int bad_target(struct vcpu *c, const struct uop *u)
 		}                                                                                  \
 		return uop_jump(c, u, c->gpr[REG_BLOCK] + (uint64_t)u->disp);                      \
 	}                                                                                          \
+	static int jcc32_##N(struct vcpu *c, const struct uop *u)                                  \
+	{                                                                                          \
+		if (sem_cond(N, c->cc)) {                                                          \
+			__asm__ volatile("");                                                      \
+			return uop_jump(c, u, (uint32_t)(c->gpr[REG_BLOCK] + (uint64_t)u->imm));   \
+		}                                                                                  \
+		return uop_jump(c, u, (uint32_t)(c->gpr[REG_BLOCK] + (uint64_t)u->disp));          \
+	}                                                                                          \
 	static int setcc_##N(struct vcpu *c, const struct uop *u)                                  \
 	{                                                                                          \
 		R8(c, u->dst) = sem_cond(N, c->cc);                                                \
@@ -503,10 +511,12 @@ static int bad_target(struct vcpu *c, const struct uop *u)
 FOR_CONDS(COND_HANDLERS)
 
 #define JCC_ENTRY(N)   jcc_##N,
+#define JCC32_ENTRY(N) jcc32_##N,
 #define SET_ENTRY(N)   setcc_##N,
 #define CMOV4_ENTRY(N) cmov4_##N,
 #define CMOV8_ENTRY(N) cmov8_##N,
 static const uop_fn jcc_table[16] = {FOR_CONDS(JCC_ENTRY)};
+static const uop_fn jcc32_table[16] = {FOR_CONDS(JCC32_ENTRY)};
 static const uop_fn set_table[16] = {FOR_CONDS(SET_ENTRY)};
 static const uop_fn cmov4_table[16] = {FOR_CONDS(CMOV4_ENTRY)};
 static const uop_fn cmov8_table[16] = {FOR_CONDS(CMOV8_ENTRY)};
@@ -590,12 +600,74 @@ static int ret_8(struct vcpu *c, const struct uop *u)
 	return uop_jump(c, u, to);
 }
 
-static uop_fn select_branch(const struct insn *i, unsigned off, struct uop *u)
+/* -- The same in 32-bit code with flat segments and a 32-bit stack -------------------------------- */
+
+static int jmp32_rel(struct vcpu *c, const struct uop *u)
+{
+	return uop_jump(c, u, (uint32_t)(c->gpr[REG_BLOCK] + (uint64_t)u->imm));
+}
+
+static int jmp32_reg(struct vcpu *c, const struct uop *u)
+{
+	return uop_jump(c, u, R32(c, u->src));
+}
+
+static uint32_t esp(const struct vcpu *c, int change)
+{
+	return (uint32_t)c->gpr[REG_RSP] + (uint32_t)change;
+}
+
+static int push_4(struct vcpu *c, const struct uop *u)
+{
+	WRITE_TO(p, 4, esp(c, -4));
+	store_host(p, 4, R32(c, u->src));
+	c->gpr[REG_RSP] = esp(c, -4);
+	NEXT;
+}
+
+static int pop_4(struct vcpu *c, const struct uop *u)
+{
+	READ_FROM(p, 4, esp(c, 0));
+	c->gpr[REG_RSP] = esp(c, 4);
+	R64(c, u->dst) = load_host(p, 4);
+	NEXT;
+}
+
+#define CALL32_TO(rip_)                                                                            \
+	do {                                                                                       \
+		uint32_t to = (uint32_t)(rip_);                                                    \
+                                                                                                   \
+		WRITE_TO(p, 4, esp(c, -4));                                                        \
+		store_host(p, 4, c->gpr[REG_BLOCK] + (uint64_t)u->disp);                           \
+		c->gpr[REG_RSP] = esp(c, -4);                                                      \
+		return uop_jump(c, u, to);                                                         \
+	} while (0)
+
+static int call32_rel(struct vcpu *c, const struct uop *u)
+{
+	CALL32_TO(c->gpr[REG_BLOCK] + (uint64_t)u->imm);
+}
+
+static int call32_reg(struct vcpu *c, const struct uop *u)
+{
+	CALL32_TO(R32(c, u->src));
+}
+
+static int ret_4(struct vcpu *c, const struct uop *u)
+{
+	READ_FROM(p, 4, esp(c, 0));
+	c->gpr[REG_RSP] = esp(c, 4);
+	return uop_jump(c, u, load_host(p, 4));
+}
+
+/* -- Choosing ----------------------------------------------------------------------------------- */
+
+static uop_fn select_branch(const struct insn *i, unsigned off, bool wide, struct uop *u)
 {
 	bool rel = i->opd[0].kind == OPD_REL, reg = is_reg(&i->opd[0]);
 
 	if (i->op == OP_RET)
-		return i->n_opds ? NULL : ret_8;
+		return i->n_opds ? NULL : wide ? ret_8 : ret_4;
 	if (!rel && !reg)
 		return NULL;
 	u->disp = (int64_t)off + i->len;
@@ -603,26 +675,35 @@ static uop_fn select_branch(const struct insn *i, unsigned off, struct uop *u)
 	if (reg)
 		u->src = opd_off(&i->opd[0]);
 	switch (i->op) {
-	case OP_JCC: return jcc_table[insn_cond(i)];
+	case OP_JCC: return (wide ? jcc_table : jcc32_table)[insn_cond(i)];
 	case OP_JMP:
-	case OP_JMP_IND: return rel ? jmp_rel : jmp_reg;
+	case OP_JMP_IND:
+		if (wide)
+			return rel ? jmp_rel : jmp_reg;
+		return rel ? jmp32_rel : jmp32_reg;
 	case OP_CALL:
-	case OP_CALL_IND: return rel ? call_rel : call_reg;
+	case OP_CALL_IND:
+		if (wide)
+			return rel ? call_rel : call_reg;
+		return rel ? call32_rel : call32_reg;
 	default: return NULL;
 	}
 }
 
-static uop_fn select_stack(const struct insn *i, struct uop *u)
+static uop_fn select_stack(const struct insn *i, bool wide, struct uop *u)
 {
-	if (i->opd[0].kind != OPD_GPR || i->opsize != 8)
+	if (i->opd[0].kind != OPD_GPR)
 		return NULL;
 	u->src = u->dst = opd_off(&i->opd[0]);
-	return i->op == OP_PUSH ? push_8 : pop_8;
+	if (wide)
+		return i->op == OP_PUSH ? push_8 : pop_8;
+	return i->op == OP_PUSH ? push_4 : pop_4;
 }
 
-uop_fn fast_select(const struct insn *i, unsigned off, struct uop *u)
+uop_fn fast_select(const struct vcpu *c, const struct insn *i, unsigned off, struct uop *u)
 {
-	bool code64 = i->mode == 8;
+	bool wide = i->mode == 8 && i->opsize == 8;
+	bool flat = i->mode == 4 && i->opsize == 4 && c->flat_segs && c->stack_size == 4;
 
 	switch (i->op) {
 	case OP_MOV: return select_mov(i, u);
@@ -638,8 +719,8 @@ uop_fn fast_select(const struct insn *i, unsigned off, struct uop *u)
 	case OP_SET: return select_set(i, u);
 	case OP_NOP: case OP_PREFETCH: return x_nop;
 	case OP_JMP: case OP_JMP_IND: case OP_JCC: case OP_CALL: case OP_CALL_IND: case OP_RET:
-		return code64 ? select_branch(i, off, u) : NULL;
-	case OP_PUSH: case OP_POP: return code64 ? select_stack(i, u) : NULL;
+		return wide || flat ? select_branch(i, off, wide, u) : NULL;
+	case OP_PUSH: case OP_POP: return wide || flat ? select_stack(i, wide, u) : NULL;
 	default: return NULL;
 	}
 }

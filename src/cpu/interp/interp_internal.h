@@ -67,7 +67,7 @@ struct block {
 };
 
 #define BLOCK_ARENA_BYTES (48 * MiB)
-#define JUMP_CACHE_BITS   12
+#define JUMP_CACHE_BITS   14
 #define HASH_BITS         15
 
 struct jump_slot {
@@ -124,7 +124,7 @@ unsigned select_uops(const struct vcpu *c, const struct insn *i, unsigned off, s
 uop_fn select_general(enum insn_op op);
 /* fast.c: a handler for the common forms of 64-bit code and flat addresses, with the uop's fields
  * filled in; NULL if there is none. The memory operand's address fields are already set. */
-uop_fn fast_select(const struct insn *i, unsigned off, struct uop *u);
+uop_fn fast_select(const struct vcpu *c, const struct insn *i, unsigned off, struct uop *u);
 
 /* -- Registers and addresses ---------------------------------------------------------------- */
 

@@ -84,7 +84,8 @@ static unsigned address(const struct vcpu *c, const struct insn *i, unsigned off
 	u->aux = (insn_table[i->id].attr & INSN_MEM_DST) != 0;
 	if (i->mode == 8 && i->adsize == 8) {
 		u->fn = ea_fsgs;
-	} else if (i->mode == 4 && i->adsize == 4 && c->flat_segs && !seg_base) {
+	} else if (i->mode == 4 && i->adsize == 4 && c->flat_segs && !seg_base &&
+		   (i->seg != SEG_CS || !u->aux)) {
 		u->fn = ea_flat32;
 	} else {
 		u->fn = ea_any;
@@ -225,7 +226,7 @@ unsigned select_uops(const struct vcpu *c, const struct insn *i, unsigned off, s
 	u += n;
 	u->off = (uint16_t)off;
 	u->len = i->len;
-	u->fn = fast_select(i, off, u);
+	u->fn = fast_select(c, i, off, u);
 	if (!u->fn) {
 		u->fn = select_general(i->op);
 		u->insn = i;

@@ -157,24 +157,24 @@ static void leaf_xsave(const struct vcpu *c, uint32_t sub, uint32_t out[4])
 }
 
 /* The ratio num/den of TSC to crystal. Guests compute crystal_khz * num / den, some of them in 32
- * bits, so num is bounded; of those it is the closest one that does not fall short, since they
- * round down.
+ * bits, so num is bounded; the closest of those is off by 7 kHz at most, some millionths.
  */
 static void tsc_ratio(uint64_t tsc_khz, uint32_t *num, uint32_t *den)
 {
 	const uint64_t max_num = UINT32_MAX / CRYSTAL_KHZ;
-	uint64_t best = UINT64_MAX; /* what is too much, in 1/2^20 kHz */
+	uint64_t best = UINT64_MAX; /* distance in kHz / 2^20 */
 
 	*num = 0;
 	*den = 1;
 	for (uint64_t d = 1; d <= CRYSTAL_KHZ && best; d++) {
-		uint64_t n = (tsc_khz * d + CRYSTAL_KHZ - 1) / CRYSTAL_KHZ;
-		uint64_t error = ((n * CRYSTAL_KHZ - tsc_khz * d) << 20) / d;
+		uint64_t n = (tsc_khz * d + CRYSTAL_KHZ / 2) / CRYSTAL_KHZ;
+		uint64_t have = n * CRYSTAL_KHZ, want = tsc_khz * d;
+		uint64_t off = ((have > want ? have - want : want - have) << 20) / d;
 
 		if (n > max_num)
 			break;
-		if (error < best) {
-			best = error;
+		if (off < best) {
+			best = off;
 			*num = (uint32_t)n;
 			*den = (uint32_t)d;
 		}

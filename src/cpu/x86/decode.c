@@ -14,26 +14,49 @@
 /* What follows the 15th byte at most: opcode, ModRM, SIB, displacement, immediates. */
 #define PADDING 32
 
-/* Kinds of bytes before the opcode; the PFX_ bit is what the byte sets. */
-enum lead { LEAD_OPCODE, LEAD_66, LEAD_67, LEAD_LOCK, LEAD_REPNE, LEAD_REP, LEAD_SEG, LEAD_REX };
-
-static const uint8_t leads[256] = {
-	[0x26] = LEAD_SEG, [0x2e] = LEAD_SEG, [0x36] = LEAD_SEG, [0x3e] = LEAD_SEG,
-	[0x64] = LEAD_SEG, [0x65] = LEAD_SEG, [0x66] = LEAD_66, [0x67] = LEAD_67,
-	[0xf0] = LEAD_LOCK, [0xf2] = LEAD_REPNE, [0xf3] = LEAD_REP,
-	[0x40 ... 0x4f] = LEAD_REX,
+/* Kinds of bytes before the opcode. */
+enum lead {
+	LEAD_OPCODE,
+	LEAD_66,
+	LEAD_67,
+	LEAD_LOCK,
+	LEAD_REPNE,
+	LEAD_REP,
+	LEAD_SEG,
+	LEAD_REX
 };
 
-/* By decode_size and by what it depends on: see struct sizes. */
-enum size_key { KEY_OSZ, KEY_VL, KEY_W, KEY_M64, KEY_ASZ };
+static const uint8_t leads[256] = {
+	[0x26] = LEAD_SEG,  [0x2e] = LEAD_SEG,	 [0x36] = LEAD_SEG, [0x3e] = LEAD_SEG,
+	[0x64] = LEAD_SEG,  [0x65] = LEAD_SEG,	 [0x66] = LEAD_66,  [0x67] = LEAD_67,
+	[0xf0] = LEAD_LOCK, [0xf2] = LEAD_REPNE, [0xf3] = LEAD_REP, [0x40 ... 0x4f] = LEAD_REX,
+};
+
+/* What of the encoding decides a size. */
+enum size_key {
+	KEY_OSZ,
+	KEY_VL,
+	KEY_W,
+	KEY_M64,
+	KEY_ASZ
+};
 
 static const struct {
 	uint8_t key;
 	uint16_t bytes[3];
 } size_of[N_SIZES] = {
 #define FIXED(n) [SZ_##n] = { KEY_OSZ, { n, n, n } }
-	FIXED(0), FIXED(1), FIXED(2), FIXED(4), FIXED(6), FIXED(8), FIXED(10), FIXED(16),
-	FIXED(32), FIXED(64), FIXED(512),
+	FIXED(0),
+	FIXED(1),
+	FIXED(2),
+	FIXED(4),
+	FIXED(6),
+	FIXED(8),
+	FIXED(10),
+	FIXED(16),
+	FIXED(32),
+	FIXED(64),
+	FIXED(512),
 #undef FIXED
 	[SZ_v] = { KEY_OSZ, { 2, 4, 8 } },
 	[SZ_z] = { KEY_OSZ, { 2, 4, 4 } },
@@ -49,6 +72,8 @@ static const struct {
 	[SZ_xh] = { KEY_VL, { 8, 16, 32 } },
 	[SZ_xq] = { KEY_VL, { 4, 8, 16 } },
 	[SZ_xe] = { KEY_VL, { 2, 4, 8 } },
+	[SZ_rxh] = { KEY_VL, { 16, 16, 32 } },
+	[SZ_rxq] = { KEY_VL, { 16, 16, 16 } },
 	[SZ_dup] = { KEY_VL, { 8, 32, 64 } },
 };
 
@@ -57,27 +82,28 @@ static const uint8_t opsizes[N_OPSIZE_RULES][3][4] = {
 	[OPSIZE_NORMAL] = { { 0, 1, 0, 1 }, { 1, 0, 1, 0 }, { 1, 0, 2, 2 } },
 	[OPSIZE_D64] = { { 0, 1, 0, 1 }, { 1, 0, 1, 0 }, { 2, 0, 2, 2 } },
 	[OPSIZE_F64] = { { 0, 1, 0, 1 }, { 1, 0, 1, 0 }, { 2, 2, 2, 2 } },
+	[OPSIZE_MODE] = { { 1, 1, 1, 1 }, { 1, 1, 1, 1 }, { 2, 2, 2, 2 } },
 	[OPSIZE_NO66] = { { 0, 0, 0, 0 }, { 1, 1, 1, 1 }, { 1, 1, 2, 2 } },
 };
 
 /* Base and index of the 16-bit forms. SDM 2A table 2-1. */
 static const uint8_t base16[8] = { REG_RBX, REG_RBX, REG_RBP, REG_RBP,
 				   REG_RSI, REG_RDI, REG_RBP, REG_RBX };
-static const uint8_t index16[8] = { REG_RSI, REG_RDI, REG_RSI, REG_RDI,
+static const uint8_t index16[8] = { REG_RSI,  REG_RDI,	REG_RSI,  REG_RDI,
 				    REG_ZERO, REG_ZERO, REG_ZERO, REG_ZERO };
 
 /* What decoding carries along besides the result. */
 struct state {
 	const uint8_t *p;
-	unsigned at;       /* the cursor: bytes consumed */
+	unsigned at;	   /* the cursor: bytes consumed */
 	unsigned mode_idx; /* 0 1 2 for 16 32 64 */
 	unsigned pfx;
 	unsigned space;
-	uint8_t seg;       /* override, or N_SEGS */
-	uint8_t dim[N_DIMS];
+	uint8_t seg;  /* override, or N_SEGS */
+	uint8_t *dim; /* what trees branch on; apart, so that the rest can live in registers */
 	uint8_t reg_hi, x, rm_hi; /* REX.R (and EVEX.R' << 1), X, B as bits 3 and 4 of registers */
-	uint8_t vvvv;             /* V' at bit 4; not inverted */
-	uint8_t ll;               /* EVEX.L'L */
+	uint8_t vvvv;		  /* V' at bit 4; not inverted */
+	uint8_t ll;		  /* EVEX.L'L */
 	bool evex_b;
 };
 
@@ -100,10 +126,13 @@ static unsigned legacy_opcode(struct state *s, unsigned op)
  */
 static void limit_registers(struct state *s)
 {
-	if (s->mode_idx == 2)
-		return;
-	s->reg_hi = s->x = s->rm_hi = 0;
-	s->vvvv &= 7;
+	if (s->mode_idx != 2)
+		s->reg_hi = s->x = s->rm_hi = 0;
+}
+
+static unsigned vvvv_register(const struct state *s)
+{
+	return s->vvvv & (s->mode_idx == 2 ? 31 : 7);
 }
 
 /* C4, C5: the bytes from the cursor on. Returns the opcode or -1 for #UD. */
@@ -146,6 +175,8 @@ static int evex_opcode(struct state *s, struct insn *out)
 		return -1;
 	if (p0 & 8 || !(p1 & 4) || map < 1 || map > 3)
 		return -1;
+	if (s->mode_idx != 2 && !(p2 & 8))
+		return -1;
 	s->space = SPACE_EVEX_0F + map - 1;
 	s->reg_hi = (~p0 >> 4 & 8) | (~p0 & 16);
 	s->x = ~p0 >> 3 & 8;
@@ -164,15 +195,12 @@ static int evex_opcode(struct state *s, struct insn *out)
 	return s->p[s->at++];
 }
 
-static int64_t read_signed(const uint8_t *p, unsigned size)
+/* len (0 to 8) bytes, sign-extended. */
+static int64_t read_signed(const uint8_t *p, unsigned len)
 {
-	switch (size) {
-	case 1: return (int8_t)p[0];
-	case 2: return (int16_t)load16(p);
-	case 4: return (int32_t)load32(p);
-	case 8: return (int64_t)load64(p);
-	}
-	return 0;
+	unsigned shift = 64 - 8 * len;
+
+	return len ? (int64_t)(load64(p) << shift) >> shift : 0;
 }
 
 static void address16(struct state *s, struct insn *out, unsigned mod, unsigned rm)
@@ -224,40 +252,28 @@ static void decode_address(struct state *s, struct insn *out, bool vsib)
 		address16(s, out, mod, rm);
 	else
 		address32(s, out, mod, rm, vsib);
-	if (out->disp_len) {
-		out->disp_at = s->at;
-		out->disp = read_signed(s->p + s->at, out->disp_len);
-		s->at += out->disp_len;
-	}
+	out->disp_at = out->disp_len ? s->at : 0;
+	out->disp = read_signed(s->p + s->at, out->disp_len);
+	s->at += out->disp_len;
 }
 
-static void decode_imm(struct state *s, struct insn *out, unsigned form)
+/* Bytes of an immediate by operand size; and whether its sign counts. */
+static const struct {
+	uint8_t len[3];
+	bool zero;
+} imms[N_IMM] = {
+	[IMM_B] = { { 1, 1, 1 }, true },  [IMM_BS] = { { 1, 1, 1 }, false },
+	[IMM_W] = { { 2, 2, 2 }, true },  [IMM_Z] = { { 2, 4, 4 }, false },
+	[IMM_V] = { { 2, 4, 8 }, false },
+};
+
+static void decode_compound_imm(struct state *s, struct insn *out, unsigned form)
 {
 	const uint8_t *p = s->p + s->at;
 	unsigned word = out->opsize == 2 ? 2 : 4;
 
 	out->imm_at = s->at;
 	switch (form) {
-	case IMM_B:
-		out->imm = p[0];
-		out->imm_len = 1;
-		break;
-	case IMM_BS:
-		out->imm = (int8_t)p[0];
-		out->imm_len = 1;
-		break;
-	case IMM_W:
-		out->imm = load16(p);
-		out->imm_len = 2;
-		break;
-	case IMM_Z:
-		out->imm = read_signed(p, word);
-		out->imm_len = word;
-		break;
-	case IMM_V:
-		out->imm = read_signed(p, out->opsize);
-		out->imm_len = out->opsize;
-		break;
 	case IMM_FAR:
 		out->imm = word == 2 ? load16(p) : load32(p);
 		out->imm2 = load16(p + word);
@@ -276,80 +292,62 @@ static void decode_imm(struct state *s, struct insn *out, unsigned form)
 		out->imm_at = 0;
 		s->at += out->adsize;
 		out->has_mem = 1;
-		out->base = out->index = REG_ZERO;
 		return;
 	}
 	s->at += out->imm_len;
 }
 
-static void register_operand(const struct insn *out, struct operand *o, unsigned klass,
-			     unsigned number, unsigned size)
+static void decode_imm(struct state *s, struct insn *out, unsigned form)
 {
-	static const uint8_t kinds[N_CLASSES] = {
-		[CLASS_GPR] = OPD_GPR, [CLASS_SREG] = OPD_SREG, [CLASS_CR] = OPD_CR,
-		[CLASS_DR] = OPD_DR, [CLASS_ST] = OPD_ST, [CLASS_MMX] = OPD_MMX,
-		[CLASS_VEC] = OPD_XMM, [CLASS_K] = OPD_KREG,
-	};
-	/* REX bits do not count for MMX, x87 and masks; EVEX.X does not for general registers. */
-	static const uint8_t masks[N_CLASSES] = {
-		[CLASS_GPR] = 15, [CLASS_SREG] = 7, [CLASS_CR] = 15, [CLASS_DR] = 15,
-		[CLASS_ST] = 7, [CLASS_MMX] = 7, [CLASS_VEC] = 31, [CLASS_K] = 7,
-	};
+	unsigned len = imms[form].len[out->opsize >> 2];
+	int64_t imm = read_signed(s->p + s->at, len);
 
-	o->kind = kinds[klass];
-	o->reg = number & masks[klass];
+	out->imm = imms[form].zero ? imm & (int64_t)size_mask(len) : imm;
+	out->imm_len = len;
+	out->imm_at = s->at;
+	s->at += len;
+}
+
+/* Without branches: which registers, memory or sizes it is changes from one instruction to the
+ * next, and a processor cannot learn it. */
+static inline void decode_operand(struct operand *o, const struct form_opd *fo, bool mem,
+				  const uint8_t *numbers, const uint8_t *key, bool no_rex)
+{
+	bool is_mem = mem & (fo->from == FROM_RM);
+	unsigned code = fo->size[is_mem];
+	unsigned size = size_of[code].bytes[key[size_of[code].key]];
+	unsigned reg = (numbers[fo->from] & fo->mask) | fo->fixed;
+	unsigned high;
+
+	reg = is_mem ? 0 : reg;
+	high = fo->high & no_rex & (reg >> 2) & !is_mem;
+	o->kind = fo->kind[is_mem] + (is_mem ? 0 : fo->wide & size >> 5) + high;
+	o->reg = reg & ~(high << 2);
 	o->size = size;
-	if (klass == CLASS_VEC) {
-		o->size = MAX(size, 16u);
-		o->kind += (size >= 32) + (size >= 64);
-	} else if (klass == CLASS_GPR && size == 1 && o->reg - 4u < 4 && !out->rex &&
-		   out->enc == ENC_LEGACY) {
-		o->kind = OPD_GPRH;
-		o->reg -= 4;
-	}
 }
 
 static void decode_operands(const struct state *s, struct insn *out, const struct insn_form *f)
 {
-	static const uint8_t kinds[] = {
-		[FROM_IMM] = OPD_IMM, [FROM_REL] = OPD_REL, [FROM_FAR] = OPD_FAR,
-		[FROM_ONE] = OPD_ONE, [FROM_MOFFS] = OPD_MEM, [FROM_SRC] = OPD_SRC,
-		[FROM_DST] = OPD_DST,
-	};
-	const uint8_t key[] = { [KEY_OSZ] = out->opsize >> 2, [KEY_VL] = out->vl >> 5,
-				[KEY_W] = s->dim[DIM_MW] == 3, [KEY_M64] = s->mode_idx == 2,
+	const uint8_t key[] = { [KEY_OSZ] = out->opsize >> 2,
+				[KEY_VL] = out->vl >> 5,
+				[KEY_W] = s->dim[DIM_MW] == 3,
+				[KEY_M64] = s->mode_idx == 2,
 				[KEY_ASZ] = s->dim[DIM_ASZ] };
-	const uint8_t numbers[FROM_FIXED] = {
+	const uint8_t numbers[N_FROM] = {
 		[FROM_REG] = s->dim[DIM_REG] | s->reg_hi,
 		[FROM_RM] = s->dim[DIM_RM] | s->rm_hi | (out->enc == ENC_EVEX ? s->x << 1 : 0),
-		[FROM_VVVV] = s->vvvv,
+		[FROM_VVVV] = vvvv_register(s),
 		[FROM_IS4] = out->imm >> 4 & (s->mode_idx == 2 ? 15 : 7),
 		[FROM_OP] = (out->opcode & 7) | s->rm_hi,
 	};
+	bool no_rex = !out->rex;
 
 	out->n_opds = f->n_opds;
-	for (unsigned i = 0; i < f->n_opds; i++) {
-		const struct form_opd *fo = &f->opd[i];
-		struct operand *o = &out->opd[i];
-		unsigned msize = size_of[fo->msize].bytes[key[size_of[fo->msize].key]];
-		unsigned rsize = size_of[fo->rsize].bytes[key[size_of[fo->rsize].key]];
-
-		if (fo->from > FROM_FIXED) {
-			o->kind = kinds[fo->from];
-			o->size = msize;
-		} else if (fo->from == FROM_RM && out->has_mem) {
-			o->kind = OPD_MEM;
-			o->size = msize;
-			if (fo->klass == CLASS_VSIB) {
-				o->kind = OPD_VSIB;
-				out->vsib_len = MAX(rsize, 16u);
-			}
-		} else {
-			register_operand(out, o, fo->klass,
-					 fo->from == FROM_FIXED ? fo->fixed : numbers[fo->from],
-					 rsize);
-		}
-	}
+	/* Operands that the row does not have come out as OPD_NONE. */
+	decode_operand(&out->opd[0], &f->opd[0], out->has_mem, numbers, key, no_rex);
+	decode_operand(&out->opd[1], &f->opd[1], out->has_mem, numbers, key, no_rex);
+	for (unsigned i = 2; i < f->n_opds; i++)
+		decode_operand(&out->opd[i], &f->opd[i], out->has_mem, numbers, key, no_rex);
 }
 
 /* Registers that an encoding can name but that do not exist. */
@@ -358,28 +356,35 @@ static bool registers_exist(const struct state *s, const struct insn *out,
 {
 	for (unsigned i = 0; i < f->n_opds; i++) {
 		unsigned from = f->opd[i].from;
-		unsigned n = from == FROM_REG  ? s->dim[DIM_REG] | s->reg_hi :
-			     from == FROM_VVVV ? s->vvvv :
-						 0;
+		unsigned n = from == FROM_REG	 ? s->dim[DIM_REG] | s->reg_hi
+			     : from == FROM_VVVV ? vvvv_register(s)
+						 : 0;
 
-		switch (f->opd[i].klass) {
-		case CLASS_CR:
+		switch (f->opd[i].kind[0]) {
+		case OPD_CR:
 			/* CR0, CR2, CR3, CR4, CR8. */
 			if (!(0x11d >> n & 1))
 				return false;
 			break;
-		case CLASS_DR:
-		case CLASS_K:
+		case OPD_DR:
+		case OPD_KREG:
 			if (n > 7)
 				return false;
 			break;
-		case CLASS_GPR:
+		case OPD_GPR:
 			if (n > 15)
 				return false;
 			break;
 		}
 	}
 	return true;
+}
+
+static unsigned vsib_length(const struct insn *out, const struct insn_form *f)
+{
+	const struct form_opd *fo = &f->opd[f->opd[0].kind[1] == OPD_VSIB ? 0 : 1];
+
+	return size_of[fo->size[0]].bytes[out->vl >> 5];
 }
 
 /* Gathers: destination, index and VEX mask must differ. SDM 2C "VGATHERDPS". */
@@ -434,35 +439,45 @@ static unsigned find_row(const struct state *s, unsigned node)
 	return node & ~NODE_LEAF;
 }
 
+static void note_prefix(struct state *s, unsigned byte, unsigned lead)
+{
+	switch (lead) {
+	case LEAD_66: s->pfx |= PFX_66; break;
+	case LEAD_67: s->pfx |= PFX_67; break;
+	case LEAD_LOCK: s->pfx |= PFX_LOCK; break;
+	case LEAD_REP: s->pfx = (s->pfx & ~PFX_REPNE) | PFX_REP; break;
+	case LEAD_REPNE: s->pfx = (s->pfx & ~PFX_REP) | PFX_REPNE; break;
+	case LEAD_SEG:
+		if (byte >= 0x64)
+			s->seg = byte - 0x64 + SEG_FS;
+		else if (s->mode_idx != 2)
+			s->seg = byte >> 3 & 3;
+		break;
+	}
+}
+
 /* Prefixes and REX. Returns the byte after them; the cursor is behind it. */
 static unsigned decode_prefixes(struct state *s, struct insn *out)
 {
 	for (;;) {
-		unsigned byte = s->p[s->at++], lead = leads[byte];
+		unsigned byte = s->p[s->at], lead;
+		bool rex = (byte & 0xf0) == 0x40 && s->mode_idx == 2;
 
+		/* REX or none is a coin toss: no branch on it. */
+		out->rex = rex ? byte : 0;
+		s->at += rex;
+		byte = s->p[s->at++];
+		lead = leads[byte];
 		if (likely(lead == LEAD_OPCODE) || s->at > INSN_MAX_LEN)
 			return byte;
-		if (lead == LEAD_REX) {
-			if (s->mode_idx != 2)
-				return byte;
-			out->rex = byte;
-			continue;
-		}
-		/* REX counts only right before the opcode. SDM 2A 2.2.1. */
-		out->rex = 0;
-		switch (lead) {
-		case LEAD_66: s->pfx |= PFX_66; break;
-		case LEAD_67: s->pfx |= PFX_67; break;
-		case LEAD_LOCK: s->pfx |= PFX_LOCK; break;
-		case LEAD_REP: s->pfx = (s->pfx & ~PFX_REPNE) | PFX_REP; break;
-		case LEAD_REPNE: s->pfx = (s->pfx & ~PFX_REP) | PFX_REPNE; break;
-		case LEAD_SEG:
-			if (byte >= 0x64)
-				s->seg = byte - 0x64 + SEG_FS;
-			else if (s->mode_idx != 2)
-				s->seg = byte >> 3 & 3;
-			break;
-		}
+		/* REX counts only right before the opcode (SDM 2A 2.2.1). One before another is
+		 * dropped by coming here again. */
+		if (lead != LEAD_REX)
+			note_prefix(s, byte, lead);
+		else if (s->mode_idx == 2)
+			s->at--;
+		else
+			return byte;
 	}
 }
 
@@ -485,27 +500,28 @@ static int decode_opcode(struct state *s, struct insn *out, unsigned op)
 /* Everything after the opcode. False: #UD. */
 static bool decode_body(struct state *s, struct insn *out)
 {
+	bool has_modrm = decode_has_modrm[s->space][out->opcode];
+	unsigned modrm = has_modrm ? s->p[s->at] : 0;
+	bool mem = has_modrm & (modrm < 0xc0);
 	const struct insn_form *f;
-	bool mem = false;
 
-	if (decode_has_modrm[s->space][out->opcode]) {
-		out->modrm_at = s->at;
-		out->modrm = s->p[s->at++];
-		mem = out->modrm < 0xc0;
-		s->dim[DIM_MOD] = !mem;
-		s->dim[DIM_REG] = out->modrm >> 3 & 7;
-		s->dim[DIM_RM] = out->modrm & 7;
-		/* With registers L'L is the rounding mode. */
-		if (s->evex_b && !mem)
-			s->dim[DIM_L] = 2;
-	}
+	out->modrm_at = has_modrm ? s->at : 0;
+	out->modrm = modrm;
+	s->at += has_modrm;
+	s->dim[DIM_MOD] = !mem;
+	s->dim[DIM_REG] = modrm >> 3 & 7;
+	s->dim[DIM_RM] = modrm & 7;
+	/* With registers L'L is the rounding mode. */
+	if (s->evex_b && !mem)
+		s->dim[DIM_L] = 2;
 	out->id = find_row(s, decode_roots[s->space][out->opcode]);
 	if (!out->id)
 		return false;
 	f = &decode_forms[out->id];
 	out->op = f->op;
-	out->opsize = 2 << opsizes[f->opsize][s->mode_idx]
-				  [(s->dim[DIM_MW] & 1) * 2 + !!(s->pfx & PFX_66)];
+	out->opsize =
+		2
+		<< opsizes[f->opsize][s->mode_idx][(s->dim[DIM_MW] & 1) * 2 + !!(s->pfx & PFX_66)];
 	if (out->enc != ENC_LEGACY)
 		out->vl = f->flags & FORM_LIG ? 16 : 16 << s->dim[DIM_L];
 	out->seg = SEG_DS;
@@ -521,7 +537,9 @@ static bool decode_body(struct state *s, struct insn *out)
 		s->pfx |= PFX_SEG;
 	}
 	out->prefix = s->pfx;
-	if (f->imm)
+	if (f->imm >= IMM_FAR)
+		decode_compound_imm(s, out, f->imm);
+	else if (f->imm)
 		decode_imm(s, out, f->imm);
 	decode_operands(s, out, f);
 	if (s->pfx & PFX_LOCK && !(f->flags & FORM_LOCKABLE && out->has_mem))
@@ -532,6 +550,8 @@ static bool decode_body(struct state *s, struct insn *out)
 		return true;
 	if (!(f->flags & FORM_VVVV) && s->vvvv & 15)
 		return false;
+	if (f->flags & FORM_VSIB)
+		out->vsib_len = vsib_length(out, f);
 	if (f->flags & FORM_DISTINCT && !gather_distinct(out))
 		return false;
 	return out->enc == ENC_VEX || evex_apply(s, out, f);
@@ -540,22 +560,30 @@ static bool decode_body(struct state *s, struct insn *out)
 /* The instruction's bytes, zeros behind them. */
 static void copy_bytes(struct insn *out, const uint8_t *p, unsigned len)
 {
-	uint64_t lo = load64(p), hi = load64(p + 8);
+	static const uint8_t keep[32] = { [0 ... 15] = 0xff };
 
-	if (len < 8) {
-		lo &= BIT(len * 8) - 1;
-		hi = 0;
-	} else {
-		hi &= BIT((len - 8) * 8) - 1;
+	store64(out->bytes, load64(p) & load64(keep + 16 - len));
+	store64(out->bytes + 8, load64(p + 8) & load64(keep + 24 - len));
+}
+
+/* Clear the result, by words: of "*out = 0" GCC makes a REP STOS, which costs as much as a third of
+ * all decoding. */
+static void clear(struct insn *out)
+{
+	uint64_t *w = (uint64_t *)out;
+
+	_Static_assert(sizeof(*out) % 8 == 0 && _Alignof(struct insn) == 8, "whole words");
+	for (unsigned i = 0; i < sizeof(*out) / 8; i++) {
+		w[i] = 0;
+		__asm__("" : "+m"(w[i]));
 	}
-	store64(out->bytes, lo);
-	store64(out->bytes + 8, hi);
 }
 
 enum decode_result decode(const uint8_t *code, size_t n, unsigned mode, struct insn *out)
 {
 	uint8_t padded[INSN_MAX_LEN + PADDING];
-	struct state s = { .p = code, .seg = N_SEGS, .mode_idx = mode >> 2 };
+	uint8_t dim[N_DIMS] = { 0 };
+	struct state s = { .p = code, .seg = N_SEGS, .mode_idx = mode >> 2, .dim = dim };
 	unsigned byte;
 	bool ok = false;
 	int op;
@@ -565,15 +593,17 @@ enum decode_result decode(const uint8_t *code, size_t n, unsigned mode, struct i
 		memcpy(padded, code, MIN(n, (size_t)INSN_MAX_LEN));
 		s.p = padded;
 	}
-	*out = (struct insn){ .mode = mode, .base = REG_ZERO, .index = REG_ZERO };
+	clear(out);
+	out->mode = mode;
+	out->base = out->index = REG_ZERO;
 	byte = decode_prefixes(&s, out);
 	out->adsize = mode == 2 ? 2 : mode == 4 ? 4 : 8;
 	s.dim[DIM_MW] = mode == 8 ? 2 : 0;
 	if (s.pfx & PFX_67)
 		out->adsize = mode == 4 ? 2 : 4;
 	s.dim[DIM_ASZ] = out->adsize >> 2;
-	s.dim[DIM_OSZ] = opsizes[OPSIZE_NORMAL][s.mode_idx]
-				[(out->rex >> 3 & 1) * 2 + !!(s.pfx & PFX_66)];
+	s.dim[DIM_OSZ] =
+		opsizes[OPSIZE_NORMAL][s.mode_idx][(out->rex >> 3 & 1) * 2 + !!(s.pfx & PFX_66)];
 	op = decode_opcode(&s, out, byte);
 	if (op >= 0) {
 		out->opcode = op;

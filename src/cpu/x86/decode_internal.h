@@ -31,22 +31,15 @@ enum decode_dim {
 	N_DIMS
 };
 
-/* Where an operand comes from. */
+/* Where the number of an operand's register comes from. */
 enum opd_from {
+	FROM_NONE,  /* no number: what is fixed, or no register */
 	FROM_REG,   /* ModRM.reg */
 	FROM_RM,    /* ModRM.rm: a register or memory */
 	FROM_VVVV,
 	FROM_IS4,   /* imm8[7:4] */
 	FROM_OP,    /* opcode[2:0] */
-	FROM_FIXED, /* register fixed */
-	FROM_IMM, FROM_REL, FROM_FAR, FROM_ONE, FROM_MOFFS, FROM_SRC, FROM_DST,
-};
-
-/* Which register file the number from there selects. */
-enum opd_class {
-	CLASS_GPR, CLASS_SREG, CLASS_CR, CLASS_DR, CLASS_ST, CLASS_MMX, CLASS_VEC, CLASS_K,
-	CLASS_VSIB, /* FROM_RM: always memory, with a vector index */
-	N_CLASSES
+	N_FROM
 };
 
 /* Sizes that the encoding decides; see size_of[] in decode.c. */
@@ -62,7 +55,8 @@ enum opd_class {
 	X(a)   /* BOUND's pair */                                                                  \
 	X(env) X(fst) /* x87 environment, state */                                                 \
 	X(x) X(xh) X(xq) X(xe) /* vector length, half, quarter, eighth */                          \
-	X(dup) /* MOVDDUP's source */
+	X(dup) /* MOVDDUP's source */                                                              \
+	X(rxh) X(rxq) /* registers of those, at least 16 */
 
 enum decode_size {
 #define X(n) SZ_##n,
@@ -78,9 +72,11 @@ enum imm_form {
 	IMM_W,     /* imm16, unsigned */
 	IMM_Z,     /* imm16 or imm32, sign-extended */
 	IMM_V,     /* imm16, imm32 or imm64 */
+	/* From here on not a single number. */
 	IMM_FAR,   /* offset, then selector */
 	IMM_ENTER, /* imm16, then imm8 */
 	IMM_MOFFS, /* address-sized offset */
+	N_IMM
 };
 
 /* How prefixes make the operand size. */
@@ -88,6 +84,7 @@ enum opsize_rule {
 	OPSIZE_NORMAL,
 	OPSIZE_D64,  /* 64 bits by default in 64-bit mode, 66 makes 16 */
 	OPSIZE_F64,  /* always 64 bits there; Intel ignores 66 */
+	OPSIZE_MODE, /* the mode's largest (MOV to and from CR and DR) */
 	OPSIZE_NO66, /* 66 is a mandatory prefix, no size */
 	N_OPSIZE_RULES
 };
@@ -106,12 +103,15 @@ enum opsize_rule {
 #define FORM_DISTINCT 0x0800 /* destination and index, and VEX mask, must differ */
 #define FORM_REG_LIMITS 0x1000 /* encodable registers that do not exist */
 
+/* All that an operand is, as a register or not ([0]) and as ModRM memory ([1]). */
 struct form_opd {
-	uint8_t from;  /* enum opd_from */
-	uint8_t klass; /* enum opd_class */
-	uint8_t msize; /* enum decode_size: of memory, and of what is no register */
-	uint8_t rsize; /* enum decode_size: of a register */
-	uint8_t fixed; /* FROM_FIXED: its number */
+	uint8_t from;    /* enum opd_from */
+	uint8_t kind[2]; /* enum opd_kind; OPD_XMM for any vector */
+	uint8_t size[2]; /* enum decode_size */
+	uint8_t mask;    /* what counts of the number */
+	uint8_t fixed;   /* number of a fixed register */
+	uint8_t wide;    /* 3 for vectors: bits of size / 32 that add to the kind; else 0 */
+	uint8_t high;    /* 1 if numbers 4-7 are AH CH DH BH without REX */
 };
 
 struct insn_form {

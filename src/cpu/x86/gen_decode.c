@@ -6,9 +6,10 @@
  * A row is INSN(text, spec, operands, flags, feature, attributes, op).
  *
  * spec: the opcode nearly as the SDM writes it.
- *	legacy    [NP|66|F3|F2|NFx] [i64|only64] [o16|o32|o64] [a16|a32|a64] [W0|W1] [NB: no REX.B]
+ *	legacy    [NP|66|F3|F2|NFx] [i64|only64] [o16|o32|o64] [a16|a32|a64] [W0|W1] [NB]
  *	          opcode bytes [/r|/0-/7] [a ModRM byte] [mem|reg]
- *	          NFx: no F2, F3. An opcode "50+r" stands for eight; so does a ModRM byte "C0+i".
+ *	          NFx: no F2, F3. NB: no REX.B. An opcode "50+r" stands for eight;
+ *	          so does a ModRM byte "C0+i".
  *	VEX, EVEX [E]VEX.length.prefix.map.W opcode [/r|/0-/7]
  *	          length: 128 256 512; x: all; y: all but 128; z: 128 and 256 (EVEX); LIG: ignored
  *	          W: W0 W1 WIG; W0m: 0 in 64-bit mode, ignored elsewhere; W1m: 64-bit mode only
@@ -48,6 +49,7 @@
 #define UA    (1u << 24) /* legacy SSE whose 16-byte memory operand may be unaligned */
 #define OP64  (1u << 25) /* default operand size 64 in 64-bit mode */
 #define NEAR  (1u << 26) /* operand size 64 in 64-bit mode, 66 ignored */
+#define NF    (1u << 29) /* EVEX: masking does not suppress memory faults (SDM's types "NF") */
 #define NOMEM (1u << 27) /* mod is taken as 3 */
 #define DIST  (1u << 28) /* gather: registers must differ */
 #define DEL   (1u << 30) /* disp8 counts elements */
@@ -61,6 +63,7 @@ struct row {
 	char id[96];
 	uint16_t mask[N_DIMS]; /* values of each dimension that the row takes */
 	unsigned space, opcode, n_opcodes;
+	unsigned klass[INSN_MAX_OPDS]; /* enum opd_class */
 	bool has_modrm;
 	unsigned enc;
 	unsigned fl[3]; /* read, written, undefined */
@@ -71,7 +74,7 @@ struct row {
 static struct row rows[] = {
 	{ .text = "(invalid)", .spec = "", .opds = "", .flags = "", .feat = "FEAT_NONE",
 	  .op = "INVALID", .file = "" },
-#define INSN(text_, spec_, opds_, flags_, feat_, attr_, op_)                                              \
+#define INSN(text_, spec_, opds_, flags_, feat_, attr_, op_)                                       \
 	{ .text = text_, .spec = spec_, .opds = opds_, .flags = flags_, .feat = "FEAT_" #feat_,    \
 	  .op = #op_, .file = FILE_, .attr = attr_ },
 #define FILE_ "base"
@@ -149,7 +152,8 @@ static void parse_vex(struct row *r, char *spec)
 {
 	static const char *const lengths[] = { "128", "256", "512", "x", "y", "z", "LIG" };
 	static const uint8_t vex_l[] = { 1, 2, 0, 3, 2, 3, 15 };
-	static const uint8_t evex_l[] = { 1, 2, 4, 7, 6, 3, 15 };
+	/* L'L = 3 is reserved even where the length is ignored. */
+	static const uint8_t evex_l[] = { 1, 2, 4, 7, 6, 3, 7 };
 	static const char *const pps[] = { "NP", "66", "F3", "F2" };
 	static const char *const maps[] = { "0F", "0F38", "0F3A" };
 	static const char *const ws[] = { "W0", "W1", "WIG", "W0m", "W1m" };
@@ -245,7 +249,8 @@ static const struct {
 	{ "b", SZ_1, SZ_1 },     { "w", SZ_2, SZ_2 },     { "d", SZ_4, SZ_4 },
 	{ "q", SZ_8, SZ_8 },     { "t", SZ_10, SZ_10 },   { "dq", SZ_16, SZ_16 },
 	{ "qq", SZ_32, SZ_32 },  { "oq", SZ_64, SZ_64 },  { "v", SZ_v, SZ_v },
-	{ "z", SZ_z, SZ_z },     { "y", SZ_y, SZ_y },     { "A", SZ_ad, SZ_ad },     { "m", SZ_m, SZ_m },
+	{ "z", SZ_z, SZ_z },     { "y", SZ_y, SZ_y },     { "A", SZ_ad, SZ_ad },
+	{ "m", SZ_m, SZ_m },
 	{ "bd", SZ_1, SZ_4 },    { "wd", SZ_2, SZ_4 },    { "wv", SZ_2, SZ_v },
 	{ "bm", SZ_1, SZ_m },    { "wm", SZ_2, SZ_m },    { "dm", SZ_4, SZ_m },
 	{ "wy", SZ_2, SZ_y },    { "by", SZ_1, SZ_y },    { "", SZ_0, SZ_v },
@@ -258,38 +263,61 @@ static const struct {
 	{ "xh8", SZ_8, SZ_xh },
 };
 
+/* Register files and what is no register. */
+enum opd_class {
+	CLASS_GPR, CLASS_SREG, CLASS_CR, CLASS_DR, CLASS_ST, CLASS_MMX, CLASS_VEC, CLASS_K,
+	CLASS_VSIB, /* always memory, with a vector index */
+	CLASS_IMM, CLASS_REL, CLASS_FAR, CLASS_ONE, CLASS_MOFFS, CLASS_SRC, CLASS_DST,
+};
+
+/* Kind, and what of a register's number counts: REX bits do not for MMX, x87 and masks, EVEX.X
+ * does not for general registers. */
+static const struct {
+	uint8_t kind, mask;
+} classes[] = {
+	[CLASS_GPR] = { OPD_GPR, 15 },  [CLASS_SREG] = { OPD_SREG, 7 },
+	[CLASS_CR] = { OPD_CR, 15 },    [CLASS_DR] = { OPD_DR, 15 },
+	[CLASS_ST] = { OPD_ST, 7 },     [CLASS_MMX] = { OPD_MMX, 7 },
+	[CLASS_VEC] = { OPD_XMM, 31 },  [CLASS_K] = { OPD_KREG, 7 },
+	[CLASS_VSIB] = { OPD_VSIB, 0 }, [CLASS_IMM] = { OPD_IMM, 0 },
+	[CLASS_REL] = { OPD_REL, 0 },   [CLASS_FAR] = { OPD_FAR, 0 },
+	[CLASS_ONE] = { OPD_ONE, 0 },   [CLASS_MOFFS] = { OPD_MEM, 0 },
+	[CLASS_SRC] = { OPD_SRC, 0 },   [CLASS_DST] = { OPD_DST, 0 },
+};
+
+/* fixed: the number of a register, the enum imm_form of an immediate. */
 static const struct {
 	const char *name;
 	uint8_t from, klass, size, fixed;
 } fixed_opds[] = {
-	{ "AL", FROM_FIXED, CLASS_GPR, SZ_1, REG_RAX },
-	{ "CL", FROM_FIXED, CLASS_GPR, SZ_1, REG_RCX },
-	{ "AX", FROM_FIXED, CLASS_GPR, SZ_2, REG_RAX },
-	{ "DX", FROM_FIXED, CLASS_GPR, SZ_2, REG_RDX },
-	{ "eAX", FROM_FIXED, CLASS_GPR, SZ_z, REG_RAX },
-	{ "rAX", FROM_FIXED, CLASS_GPR, SZ_v, REG_RAX },
-	{ "ES", FROM_FIXED, CLASS_SREG, SZ_2, SEG_ES },
-	{ "CS", FROM_FIXED, CLASS_SREG, SZ_2, SEG_CS },
-	{ "SS", FROM_FIXED, CLASS_SREG, SZ_2, SEG_SS },
-	{ "DS", FROM_FIXED, CLASS_SREG, SZ_2, SEG_DS },
-	{ "FS", FROM_FIXED, CLASS_SREG, SZ_2, SEG_FS },
-	{ "GS", FROM_FIXED, CLASS_SREG, SZ_2, SEG_GS },
-	{ "XMM0", FROM_FIXED, CLASS_VEC, SZ_16, 0 },
-	{ "ST0", FROM_FIXED, CLASS_ST, SZ_10, 0 },
+	{ "AL", FROM_NONE, CLASS_GPR, SZ_1, REG_RAX },
+	{ "CL", FROM_NONE, CLASS_GPR, SZ_1, REG_RCX },
+	{ "AX", FROM_NONE, CLASS_GPR, SZ_2, REG_RAX },
+	{ "DX", FROM_NONE, CLASS_GPR, SZ_2, REG_RDX },
+	{ "eAX", FROM_NONE, CLASS_GPR, SZ_z, REG_RAX },
+	{ "rAX", FROM_NONE, CLASS_GPR, SZ_v, REG_RAX },
+	{ "ES", FROM_NONE, CLASS_SREG, SZ_2, SEG_ES },
+	{ "CS", FROM_NONE, CLASS_SREG, SZ_2, SEG_CS },
+	{ "SS", FROM_NONE, CLASS_SREG, SZ_2, SEG_SS },
+	{ "DS", FROM_NONE, CLASS_SREG, SZ_2, SEG_DS },
+	{ "FS", FROM_NONE, CLASS_SREG, SZ_2, SEG_FS },
+	{ "GS", FROM_NONE, CLASS_SREG, SZ_2, SEG_GS },
+	{ "XMM0", FROM_NONE, CLASS_VEC, SZ_16, 0 },
+	{ "ST0", FROM_NONE, CLASS_ST, SZ_10, 0 },
 	{ "STi", FROM_RM, CLASS_ST, SZ_10, 0 },
-	{ "1", FROM_ONE, CLASS_GPR, SZ_1, 0 },
-	{ "Jb", FROM_REL, CLASS_GPR, SZ_v, IMM_BS },
-	{ "Jz", FROM_REL, CLASS_GPR, SZ_v, IMM_Z },
-	{ "Ap", FROM_FAR, CLASS_GPR, SZ_z, IMM_FAR },
-	{ "Ib", FROM_IMM, CLASS_GPR, SZ_1, IMM_B },
-	{ "Ibb", FROM_IMM, CLASS_GPR, SZ_1, IMM_BS },
-	{ "Ibs", FROM_IMM, CLASS_GPR, SZ_v, IMM_BS },
-	{ "Iw", FROM_IMM, CLASS_GPR, SZ_2, IMM_W },
-	{ "Iz", FROM_IMM, CLASS_GPR, SZ_v, IMM_Z },
-	{ "Iv", FROM_IMM, CLASS_GPR, SZ_v, IMM_V },
-	{ "IwIb", FROM_IMM, CLASS_GPR, SZ_2, IMM_ENTER },
-	{ "Ob", FROM_MOFFS, CLASS_GPR, SZ_1, IMM_MOFFS },
-	{ "Ov", FROM_MOFFS, CLASS_GPR, SZ_v, IMM_MOFFS },
+	{ "1", FROM_NONE, CLASS_ONE, SZ_1, 0 },
+	{ "Jb", FROM_NONE, CLASS_REL, SZ_v, IMM_BS },
+	{ "Jz", FROM_NONE, CLASS_REL, SZ_v, IMM_Z },
+	{ "Ap", FROM_NONE, CLASS_FAR, SZ_z, IMM_FAR },
+	{ "Ib", FROM_NONE, CLASS_IMM, SZ_1, IMM_B },
+	{ "Ibb", FROM_NONE, CLASS_IMM, SZ_1, IMM_BS },
+	{ "Ibs", FROM_NONE, CLASS_IMM, SZ_v, IMM_BS },
+	{ "Iw", FROM_NONE, CLASS_IMM, SZ_2, IMM_W },
+	{ "Iz", FROM_NONE, CLASS_IMM, SZ_v, IMM_Z },
+	{ "Iv", FROM_NONE, CLASS_IMM, SZ_v, IMM_V },
+	{ "IwIb", FROM_NONE, CLASS_IMM, SZ_2, IMM_ENTER },
+	{ "Ob", FROM_NONE, CLASS_MOFFS, SZ_1, IMM_MOFFS },
+	{ "Ov", FROM_NONE, CLASS_MOFFS, SZ_v, IMM_MOFFS },
 };
 
 static const struct {
@@ -307,8 +335,8 @@ static const struct {
 	{ "Q", FROM_RM, CLASS_MMX, 3 },  { "N", FROM_RM, CLASS_MMX, 2 },
 	{ "V", FROM_REG, CLASS_VEC, 3 }, { "H", FROM_VVVV, CLASS_VEC, 3 },
 	{ "W", FROM_RM, CLASS_VEC, 3 },  { "U", FROM_RM, CLASS_VEC, 2 },
-	{ "L", FROM_IS4, CLASS_VEC, 3 }, { "X", FROM_SRC, CLASS_GPR, 3 },
-	{ "Y", FROM_DST, CLASS_GPR, 3 },
+	{ "L", FROM_IS4, CLASS_VEC, 3 }, { "X", FROM_NONE, CLASS_SRC, 3 },
+	{ "Y", FROM_NONE, CLASS_DST, 3 },
 };
 
 /* Cut the marks off an operand and note them. */
@@ -327,7 +355,8 @@ static void parse_marks(struct row *r, char *word)
 
 		r->form.flags |= FORM_MASK | (zero ? FORM_ZERO : 0);
 		r->attr |= INSN_K_MASK;
-		r->elem = atoi(brace + 2 + zero);
+		if (!r->elem)
+			r->elem = atoi(brace + 2 + zero);
 	} else if (brace) {
 		die(r, "bad mark", brace);
 	}
@@ -353,84 +382,111 @@ static void note_access(struct row *r, unsigned pos)
 	r->attr |= (write ? INSN_MEM_DST : 0) | (read ? INSN_MEM_SRC : 0);
 }
 
-static void parse_operand(struct row *r, char *word, unsigned pos)
+static void set_operand(struct row *r, unsigned pos, unsigned from, unsigned klass,
+			unsigned msize, unsigned rsize)
 {
 	struct form_opd *o = &r->form.opd[pos];
-	const char *type = NULL;
-	unsigned i;
 
-	parse_marks(r, word);
-	for (i = 0; i < ARRAY_SIZE(fixed_opds); i++) {
-		if (strcmp(fixed_opds[i].name, word))
-			continue;
-		*o = (struct form_opd){ fixed_opds[i].from, fixed_opds[i].klass,
-					fixed_opds[i].size, fixed_opds[i].size,
-					fixed_opds[i].fixed };
-		if (o->from >= FROM_IMM && fixed_opds[i].fixed) {
-			set_imm(r, o->fixed);
-			o->fixed = 0;
-		}
-		if (o->from == FROM_MOFFS)
-			note_access(r, pos);
-		if (o->from == FROM_RM) {
-			r->has_modrm = true;
-			r->mask[DIM_MOD] &= 2;
-		}
-		return;
-	}
-	for (i = 0; i < ARRAY_SIZE(letters); i++) {
-		size_t n = strlen(letters[i].letter);
-
-		if (!strncmp(letters[i].letter, word, n)) {
-			type = word + n;
-			break;
-		}
-	}
-	if (!type)
-		die(r, "unknown operand", word);
-	o->from = letters[i].from;
-	o->klass = letters[i].klass;
-	if (o->from == FROM_REG || o->from == FROM_RM)
-		r->has_modrm = true;
-	if (!(r->attr & NOMEM))
-		r->mask[DIM_MOD] &= letters[i].mod;
-	if (o->from == FROM_VVVV)
-		r->form.flags |= FORM_VVVV;
-	if (o->from == FROM_IS4)
-		set_imm(r, IMM_B);
-	for (i = 0; i < ARRAY_SIZE(types); i++)
-		if (!strcmp(types[i].type, type))
-			break;
-	if (i == ARRAY_SIZE(types))
-		die(r, "unknown type", word);
-	o->msize = types[i].msize;
-	o->rsize = types[i].rsize;
-	switch (o->klass) {
+	r->klass[pos] = klass;
+	o->from = from;
+	o->kind[0] = classes[klass].kind;
+	o->kind[1] = klass == CLASS_VSIB ? OPD_VSIB : OPD_MEM;
+	o->mask = classes[klass].mask;
+	o->size[0] = rsize;
+	o->size[1] = msize;
+	o->high = klass == CLASS_GPR && rsize == SZ_1 && r->enc == ENC_LEGACY;
+	switch (klass) {
 	case CLASS_VEC:
 		/* A register is whole however little of it counts. */
-		if (o->rsize < SZ_16)
-			o->rsize = SZ_16;
+		o->wide = 3;
+		if (rsize < SZ_16)
+			o->size[0] = SZ_16;
+		else if (rsize == SZ_xh)
+			o->size[0] = SZ_rxh;
+		else if (rsize == SZ_xq || rsize == SZ_xe)
+			o->size[0] = SZ_rxq;
 		break;
 	case CLASS_K:
-		o->rsize = SZ_8;
 		r->form.flags |= FORM_REG_LIMITS;
+		o->size[0] = SZ_8;
 		break;
 	case CLASS_MMX:
-		o->rsize = SZ_8;
+		o->size[0] = SZ_8;
 		break;
 	case CLASS_CR:
 	case CLASS_DR:
 		r->form.flags |= FORM_REG_LIMITS;
 		break;
 	case CLASS_GPR:
-		if (r->enc == ENC_EVEX && o->from == FROM_REG)
+		if (r->enc == ENC_EVEX && from == FROM_REG)
 			r->form.flags |= FORM_REG_LIMITS;
 		break;
 	case CLASS_VSIB:
+		/* Never a register: there the size is the index's. */
+		if (rsize == SZ_xh)
+			o->size[0] = SZ_rxh;
 		r->form.flags |= FORM_VSIB | (r->enc == ENC_EVEX ? FORM_NEEDS_K : 0);
 		break;
 	}
-	if (o->from == FROM_RM && r->mask[DIM_MOD] & 1 && !(o->klass == CLASS_GPR && !*type))
+}
+
+static bool parse_fixed(struct row *r, const char *word, unsigned pos)
+{
+	unsigned i, klass;
+
+	for (i = 0; i < ARRAY_SIZE(fixed_opds); i++)
+		if (!strcmp(fixed_opds[i].name, word))
+			break;
+	if (i == ARRAY_SIZE(fixed_opds))
+		return false;
+	klass = fixed_opds[i].klass;
+	set_operand(r, pos, fixed_opds[i].from, klass, fixed_opds[i].size, fixed_opds[i].size);
+	if (klass < CLASS_IMM)
+		r->form.opd[pos].fixed = fixed_opds[i].fixed;
+	else if (klass != CLASS_ONE)
+		set_imm(r, fixed_opds[i].fixed);
+	/* No number of its own, so not one that REX decides about. */
+	r->form.opd[pos].high = 0;
+	if (klass == CLASS_MOFFS)
+		note_access(r, pos);
+	if (fixed_opds[i].from == FROM_RM) {
+		r->has_modrm = true;
+		r->mask[DIM_MOD] &= 2;
+	}
+	return true;
+}
+
+static void parse_operand(struct row *r, char *word, unsigned pos)
+{
+	unsigned i, t, from, klass;
+	const char *type;
+
+	parse_marks(r, word);
+	if (parse_fixed(r, word, pos))
+		return;
+	for (i = 0; i < ARRAY_SIZE(letters); i++)
+		if (!strncmp(letters[i].letter, word, strlen(letters[i].letter)))
+			break;
+	if (i == ARRAY_SIZE(letters))
+		die(r, "unknown operand", word);
+	type = word + strlen(letters[i].letter);
+	for (t = 0; t < ARRAY_SIZE(types); t++)
+		if (!strcmp(types[t].type, type))
+			break;
+	if (t == ARRAY_SIZE(types))
+		die(r, "unknown type", word);
+	from = letters[i].from;
+	klass = letters[i].klass;
+	if (from == FROM_REG || from == FROM_RM)
+		r->has_modrm = true;
+	if (!(r->attr & NOMEM))
+		r->mask[DIM_MOD] &= letters[i].mod;
+	if (from == FROM_VVVV)
+		r->form.flags |= FORM_VVVV;
+	if (from == FROM_IS4)
+		set_imm(r, IMM_B);
+	set_operand(r, pos, from, klass, types[t].msize, types[t].rsize);
+	if (from == FROM_RM && r->mask[DIM_MOD] & 1 && !(klass == CLASS_GPR && !*type))
 		note_access(r, pos);
 }
 
@@ -443,9 +499,9 @@ static void note_unit(struct row *r)
 	for (unsigned i = 0; i < r->form.n_opds; i++) {
 		const struct form_opd *o = &r->form.opd[i];
 
-		vec |= o->klass == CLASS_VEC;
-		k |= o->klass == CLASS_K;
-		if (r->enc == ENC_LEGACY && (vec || !strcmp(r->op, "VEC")) && o->msize == SZ_16 &&
+		vec |= r->klass[i] == CLASS_VEC;
+		k |= r->klass[i] == CLASS_K;
+		if (r->enc == ENC_LEGACY && (vec || !strcmp(r->op, "VEC")) && o->size[1] == SZ_16 &&
 		    o->from == FROM_RM && r->mask[DIM_MOD] & 1 && !(r->attr & UA))
 			r->attr |= INSN_ALIGNED;
 	}
@@ -453,7 +509,10 @@ static void note_unit(struct row *r)
 		r->attr |= INSN_USES_FPU;
 	if (r->enc == ENC_LEGACY && (vec || strstr(r->op, "MXCSR")))
 		r->attr |= INSN_USES_SSE;
-	if (r->enc == ENC_EVEX && !(r->form.flags & FORM_LIG) && (r->mask[DIM_L] & 3) && !(r->attr & NOVL))
+	if (r->enc == ENC_EVEX && r->attr & INSN_K_MASK && r->mask[DIM_MOD] & 1 && !(r->attr & NF))
+		r->attr |= INSN_FAULT_SUP;
+	if (r->enc == ENC_EVEX && !(r->form.flags & FORM_LIG) && r->mask[DIM_L] & 3 &&
+	    !(r->attr & NOVL))
 		r->attr |= INSN_NEEDS_VL;
 	if (r->enc != ENC_LEGACY && (vec || k || strstr(r->op, "MXCSR") || !strcmp(r->op, "VZERO")))
 		r->attr |= INSN_USES_AVX;
@@ -483,6 +542,8 @@ static void parse_operands(struct row *r)
 		r->form.opsize = OPSIZE_D64;
 	else if (r->attr & NEAR)
 		r->form.opsize = OPSIZE_F64;
+	else if (r->attr & NOMEM)
+		r->form.opsize = OPSIZE_MODE;
 	else if (r->mask[DIM_PP] == 2)
 		r->form.opsize = OPSIZE_NO66;
 	note_unit(r);
@@ -686,8 +747,9 @@ static void emit_forms(void)
 		for (unsigned k = 0; k < f->n_opds; k++) {
 			const struct form_opd *o = &f->opd[k];
 
-			printf(" { %u, %u, %u, %u, %u },", o->from, o->klass, o->msize, o->rsize,
-			       o->fixed);
+			printf(" { %u, { %u, %u }, { %u, %u }, %u, %u, %u, %u },", o->from,
+			       o->kind[0], o->kind[1], o->size[0], o->size[1], o->mask, o->fixed,
+			       o->wide, o->high);
 		}
 		printf(" } }, /* %s */\n", rows[i].id);
 	}

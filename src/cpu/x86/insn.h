@@ -122,7 +122,7 @@ struct insn_desc {
 	uint16_t feature; /* enum cpu_feature, FEAT_NONE for the base */
 	uint32_t attr;
 	uint16_t fl_read, fl_write, fl_undef;
-	uint8_t elem; /* vector element size in bytes that EVEX masks and broadcasts, else 0 */
+	uint8_t elem; /* EVEX: bytes of an element that is broadcast or, in memory, masked; else 0 */
 };
 
 /* Rows are named by the build-time generator: enum insn_id { INSN_INVALID, INSN_ADD_Eb_Gb, ...,

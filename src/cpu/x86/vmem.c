@@ -167,8 +167,8 @@ void tlb_select(struct vcpu *c)
 		t->cs_limit_seen = cs->limit;
 		t->epoch++;
 	}
-	c->code_key = t->epoch << 20 | c->tlb_asid << 8 | (uint64_t)c->code_size << 3 |
-		      (c->flat_segs ? 4 : 0) | (c->cpl == 3 ? 2 : 0) | (c->mmu_mode != MMU_OFF);
+	c->code_key = t->epoch << 20 | c->tlb_asid << 8 | (c->stack_size == 4) << 7 |
+		      (uint64_t)c->code_size << 3 | (c->flat_segs ? 4 : 0) | (c->cpl == 3 ? 2 : 0) | (c->mmu_mode != MMU_OFF);
 }
 
 /* -- Write shortcuts and code (the rules of struct page_state) -------------------------------- */

@@ -79,7 +79,8 @@ static inline unsigned gen_evex(struct gen *g, uint8_t *p)
 
 	p[n++] = 0x62;
 	p[n++] = (gen_word(g) & 0xf0) | (gen_below(g, 64) ? 1 + gen_below(g, 3) : gen_below(g, 16));
-	p[n++] = (gen_word(g) & 0x83) | (gen_below(g, 64) ? 4 : 0) | (v ? 0x78 : gen_word(g) & 0x78);
+	p[n++] =
+		(gen_word(g) & 0x83) | (gen_below(g, 64) ? 4 : 0) | (v ? 0x78 : gen_word(g) & 0x78);
 	p[n] = gen_word(g);
 	if (gen_below(g, 4))
 		p[n] &= 0x7f; /* z */
