@@ -517,15 +517,27 @@ static int map_all(struct intc *ic, struct err *err)
 	return 0;
 }
 
+static void set_virtual_wire(struct lapic *l)
+{
+	struct lapic_out out;
+
+	lapic_write(l, LAPIC_SVR, SVR_ENABLE | 0xff, 0, &out);
+	lapic_write(l, LAPIC_LVT_LINT0, APIC_EXTINT << 8, 0, &out);
+	lapic_write(l, LAPIC_LVT_LINT1, APIC_NMI << 8, 0, &out);
+}
+
 void intc_reset(struct intc *ic)
 {
 	pthread_mutex_lock(&ic->lock);
 	i8259_reset(&ic->pic);
+	ic->pic.chip[0].imr = ic->pic.chip[1].imr = 0xff;
 	ioapic_reset(&ic->ioapic);
 	for (unsigned i = 0; i < ic->n; i++) {
 		struct intc_cpu *p = &ic->cpu[i];
 
 		lapic_reset(&p->l, i, i == 0, ic->cfg.phys_bits);
+		if (i == 0)
+			set_virtual_wire(&p->l);
 		arm_timer(p);
 		atomic_store(&p->ready, READY_NONE);
 	}

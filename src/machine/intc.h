@@ -28,7 +28,10 @@ int intc_new(struct intc **out, const struct intc_cfg *cfg, struct err *err);
 /* Before the timer queue is freed. NULL is fine. */
 void intc_free(struct intc *ic);
 
-/* Power-on state; wires keep their levels. The vCPUs are stopped. */
+/* As firmware leaves it after power-on: the boot processor's local APIC passes the 8259s' interrupts
+ * and NMI (virtual wire mode, MultiProcessor Specification 3.6.2.2); their inputs are all masked.
+ * Wires keep their levels. The vCPUs are stopped.
+ */
 void intc_reset(struct intc *ic);
 
 /* The wire of ISA interrupt irq (0 to 15), which is on the 8259s and the I/O APIC. */

@@ -78,6 +78,14 @@ static void update_bars(struct pci_func *f)
 	}
 }
 
+/* Put the function's interrupt on its wire unless the command register forbids it. Needs the lock. */
+static void drive_intx(const struct pci_func *f)
+{
+	bool silent = load16(f->cfg + PCI_COMMAND) & PCI_COMMAND_NO_INTX;
+
+	irq_line_set(&f->intx, (f->cfg[PCI_STATUS] & PCI_STATUS_INTX) && !silent);
+}
+
 /* Needs the lock. */
 static uint32_t config_read(struct pci_bus *bus, unsigned devfn, unsigned off, unsigned size)
 {
@@ -105,8 +113,10 @@ static void config_write(struct pci_bus *bus, unsigned devfn, unsigned off, unsi
 		*c = (uint8_t)((*c & ~f->writable[off + i]) | (byte & f->writable[off + i]));
 		*c &= (uint8_t)~(byte & f->w1c[off + i]);
 	}
-	if (off < PCI_BAR0 + 24)
+	if (off < PCI_BAR0 + 24) {
 		update_bars(f);
+		drive_intx(f);
+	}
 	if (f->written)
 		f->written(f->dev, off, size);
 }
@@ -197,9 +207,8 @@ void pci_intx(struct pci_func *f, bool level)
 	pthread_mutex_lock(&f->bus->lock);
 	f->cfg[PCI_STATUS] &= (uint8_t)~PCI_STATUS_INTX;
 	f->cfg[PCI_STATUS] |= level ? PCI_STATUS_INTX : 0;
-	level &= !(load16(f->cfg + PCI_COMMAND) & PCI_COMMAND_NO_INTX);
+	drive_intx(f);
 	pthread_mutex_unlock(&f->bus->lock);
-	irq_line_set(&f->intx, level);
 }
 
 void pci_msi(struct pci_func *f, uint64_t addr, uint32_t data)
@@ -240,6 +249,7 @@ static void bus_reset(void *dev)
 			continue;
 		memcpy(f->cfg, f->power_on, sizeof(f->cfg));
 		update_bars(f);
+		drive_intx(f);
 	}
 	pthread_mutex_unlock(&bus->lock);
 }
