@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "base/trace.h"
 #include "machine/boot/boot_internal.h"
+#include "machine/boot/vmlinux.h"
 #include "machine/memmap.h"
 #include "mem/physmap.h"
 
@@ -19,6 +20,7 @@
 #define HDR_MAGIC         0x202
 #define HDR_VERSION       0x206
 #define HDR_LOADER        0x210
+#define HDR_LOADFLAGS     0x211
 #define HDR_RAMDISK_IMAGE 0x218
 #define HDR_RAMDISK_SIZE  0x21c
 #define HDR_CMDLINE_PTR   0x228
@@ -27,6 +29,7 @@
 #define HDR_RELOCATABLE   0x234
 #define HDR_XLOADFLAGS    0x236
 #define HDR_CMDLINE_SIZE  0x238
+#define HDR_PAYLOAD       0x248 /* offset from the protected-mode part, length */
 #define HDR_PREF_ADDRESS  0x258
 #define HDR_INIT_SIZE     0x260
 #define HDR_MIN_BYTES     0x264
@@ -39,6 +42,8 @@
 #define ZP_BYTES             0x1000
 
 #define MIN_VERSION 0x020a /* tells where the kernel wants to be */
+
+#define LOADFLAG_KASLR 0x02 /* set by what has randomized the kernel */
 
 #define XLF_KERNEL_64            0x01
 #define XLF_CAN_BE_LOADED_ABOVE_4G 0x02
@@ -193,22 +198,61 @@ static void fill_zero_page(const struct boot *b, const struct boot_board *board,
 	}
 }
 
-int linux_place(const struct boot *b, const struct boot_board *board, struct boot_entry *entry,
-		struct err *err)
+/* Is word one of the command line's? */
+static bool has_word(const char *line, const char *word)
+{
+	size_t n = strlen(word);
+
+	for (const char *p = line; (p = strstr(p, word)); p += n)
+		if ((p == line || p[-1] == ' ') && (p[n] == 0 || p[n] == ' '))
+			return true;
+	return false;
+}
+
+/* Unpack the kernel here (vmlinux.h); false where it has to do that itself. */
+static bool place_unpacked(const struct boot *b, struct physmap *pm, struct vmlinux *v)
+{
+	const struct boot_file *f = &b->kernel;
+	uint64_t at = payload_offset(f) + load32(f->data + HDR_PAYLOAD);
+	uint64_t len = load32(f->data + HDR_PAYLOAD + 4);
+
+	return has_entry64(f) && f->data[HDR_RELOCATABLE] && range_fits(at, len, f->len) &&
+	       vmlinux_place(f->data + at, len, pm, load64(f->data + HDR_PREF_ADDRESS),
+			     load32(f->data + HDR_ALIGNMENT), !has_word(b->append, "nokaslr"), v);
+}
+
+/* The image as it is, with its unpacker. *end: what it needs until it runs its own memory. */
+static int place_image(const struct boot *b, struct physmap *pm, gpa_t *entry, gpa_t *end,
+		       struct err *err)
 {
 	const struct boot_file *f = &b->kernel;
 	uint64_t off = payload_offset(f), bytes;
-	struct physmap *pm = board->pm;
-	uint8_t zp[ZP_BYTES];
 	gpa_t at;
 	int ret = choose_place(f, pm, &at, &bytes, err);
 
 	if (ret < 0)
 		return ret;
+	*entry = at + (has_entry64(f) ? ENTRY64 : ENTRY32);
+	*end = at + bytes;
+	return boot_write(pm, at, f->data + off, f->len - off, "the kernel", err);
+}
+
+int linux_place(const struct boot *b, const struct boot_board *board, struct boot_entry *entry,
+		struct err *err)
+{
+	const struct boot_file *f = &b->kernel;
+	struct physmap *pm = board->pm;
+	struct vmlinux v = {0};
+	uint8_t zp[ZP_BYTES];
+	int ret = 0;
+
 	fill_zero_page(b, board, zp);
-	ret = write_initrd(b, pm, zp, at + bytes, err);
+	if (!place_unpacked(b, pm, &v))
+		ret = place_image(b, pm, &v.entry, &v.end, err);
+	else if (v.random)
+		zp[HDR_LOADFLAGS] |= LOADFLAG_KASLR;
 	if (ret == 0)
-		ret = boot_write(pm, at, f->data + off, f->len - off, "the kernel", err);
+		ret = write_initrd(b, pm, zp, v.end, err);
 	if (ret == 0)
 		ret = boot_write(pm, BOOT_INFO, zp, sizeof(zp), "boot information", err);
 	if (ret == 0)
@@ -217,11 +261,11 @@ int linux_place(const struct boot *b, const struct boot_board *board, struct boo
 	if (ret < 0)
 		return ret;
 	if (trace_on(TRACE_BOOT))
-		trace_print(TRACE_BOOT, "linux at %#llx, initrd at %#x + %#x",
-			    (unsigned long long)at, load32(zp + HDR_RAMDISK_IMAGE),
-			    load32(zp + HDR_RAMDISK_SIZE));
+		trace_print(TRACE_BOOT, "linux enters at %#llx, ends at %#llx, initrd at %#x + %#x",
+			    (unsigned long long)v.entry, (unsigned long long)v.end,
+			    load32(zp + HDR_RAMDISK_IMAGE), load32(zp + HDR_RAMDISK_SIZE));
 	entry->mode = has_entry64(f) ? BOOT_LONG64 : BOOT_FLAT32;
-	entry->rip = at + (has_entry64(f) ? ENTRY64 : ENTRY32);
+	entry->rip = v.entry;
 	entry->rsi = BOOT_INFO;
 	entry->rsp = BOOT_STACK;
 	ret = boot_write_gdt(pm, entry, err);
