@@ -139,10 +139,11 @@ int pc_build(struct machine *m, struct err *err)
 	struct isa_time time = {.clock = &m->clock, .timers = m->timers};
 	int ret = make_intc(m, err);
 
-	if (ret == 0)
-		ret = make_console(m, err);
 	if (ret < 0)
 		return ret;
+	ret = make_console(m, err);
+	if (ret < 0)
+		return err_wrap(err, "--console");
 
 	struct pit_cfg pit = {.port = PORT_PIT,
 			      .control_port = PORT_CONTROL_B,
