@@ -108,8 +108,7 @@ static int place_flat(const struct boot *b, const struct mb_header *h, uint64_t 
 		return err_say(err, EINVAL, "--kernel: %s: its multiboot addresses make no sense",
 			       f->text);
 	len = h->load_end_addr ? (uint64_t)h->load_end_addr - h->load_addr : f->len - off;
-	if (h->load_end_addr && h->load_end_addr < h->load_addr)
-		len = UINT64_MAX;
+	/* An end before the start makes a length that fits nowhere. */
 	if (!range_fits(off, len, f->len))
 		return err_say(err, EINVAL, "--kernel: %s is cut short", f->text);
 	*end = MAX(h->load_addr + len, (uint64_t)h->bss_end_addr);

@@ -5,6 +5,7 @@
 #include "host/evloop.h"
 
 #include <pthread.h>
+#include <pty.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,6 +139,36 @@ TEST(the_escape_key_works_while_the_guest_reads_nothing)
 	rig_down(&r);
 }
 
+TEST(a_terminals_escape_key_works_behind_a_full_buffer)
+{
+	uint8_t junk[6000];
+	struct rig r;
+	int master, slave;
+
+	CHECK_EQ(openpty(&master, &slave, NULL, NULL, NULL), 0);
+	struct termios tio;
+	tcgetattr(slave, &tio);
+	cfmakeraw(&tio);
+	tcsetattr(slave, TCSANOW, &tio);
+	rig_up(&r, true);
+	chr_free(r.chr);
+	struct chr_fd_cfg cfg = {
+		.in_fd = slave, .out_fd = r.out[1], .escape = {on_escape, &r.sink}};
+	CHECK_EQ(chr_fd_new(&r.chr, r.loop, &cfg, NULL), 0);
+	r.sink.room = 0;
+	chr_start(r.chr, (struct chr_front){sink_room, sink_rx, sink_break, &r.sink});
+	memset(junk, 'j', sizeof(junk));
+	for (unsigned i = 0; i < sizeof(junk); i += 500)
+		CHECK_EQ(write(master, junk + i, 500), 500);
+	CHECK_EQ(write(master, "\001x", 2), 2);
+	for (unsigned i = 0; i < 200 && !r.sink.escape; i++)
+		sleep_ms(5);
+	CHECK_EQ(r.sink.escape, 1 + CHR_QUIT);
+	rig_down(&r);
+	close(master);
+	close(slave);
+}
+
 TEST(output_arrives_whole_and_in_order)
 {
 	enum { N = 200000 };
@@ -205,5 +236,6 @@ TEST(end_of_input_ends_nothing)
 
 TESTS(T(input_goes_to_the_device_as_it_has_room), T(without_an_escape_key_all_bytes_pass),
       T(the_escape_key_is_for_us_and_twice_for_the_guest),
-      T(the_escape_key_works_while_the_guest_reads_nothing), T(output_arrives_whole_and_in_order),
+      T(the_escape_key_works_while_the_guest_reads_nothing), 
+      T(a_terminals_escape_key_works_behind_a_full_buffer), T(output_arrives_whole_and_in_order),
       T(a_stalled_reader_holds_the_writer_until_unblocked), T(end_of_input_ends_nothing))
