@@ -6,6 +6,7 @@
 #include "base/trace.h"
 #include "cli/cli.h"
 #include "host/terminal.h"
+#include "cpu/x86/features.h"
 #include "machine/machine.h"
 
 #include <errno.h>
@@ -54,6 +55,11 @@ static int set_cpus(struct options *o, const char *val, struct err *err)
 
 static int set_cpu(struct options *o, const char *val, struct err *err)
 {
+	struct cpu_model model;
+	int ret = cpu_model_parse(&model, val, 1, 1000000, err);
+
+	if (ret < 0)
+		return ret;
 	o->cfg.cpu = val;
 	return 0;
 }

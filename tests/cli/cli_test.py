@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""What a user meets at the command line: exit statuses, one clear sentence for a mistake, help.
+
+usage: cli_test.py CLEAVE
+"""
+import json
+import pathlib
+import struct
+import subprocess
+import sys
+import tempfile
+
+cleave = sys.argv[1]
+bad = 0
+
+
+def run(*args, timeout=20):
+    return subprocess.run([cleave, *map(str, args)], stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, timeout=timeout)
+
+
+def check(what, ok, got=""):
+    global bad
+    if not ok:
+        print(f"FAILED: {what}: {got}")
+        bad = 1
+
+
+def refused(what, *args, names=()):
+    """Exit status 1, nothing on stdout, one sentence on stderr that names the trouble."""
+    p = run(*args)
+    check(what, p.returncode == 1, f"exit status {p.returncode}")
+    check(what, p.stdout == "", f"stdout {p.stdout!r}")
+    check(what, p.stderr.count("\n") == 1 and p.stderr.startswith("cleave"), f"stderr {p.stderr!r}")
+    for n in names:
+        check(what, n in p.stderr, f"{n!r} not in {p.stderr!r}")
+
+
+def multiboot(code):
+    """A multiboot 1 kernel by its address fields, loaded and entered at 1 MiB."""
+    flags = 0x10000
+    base = 0x100000
+    header = struct.pack("<IIIIIIII", 0x1BADB002, flags, (-0x1BADB002 - flags) & 0xFFFFFFFF, base, base,
+                         0, 0, base + 32)
+    return header + code
+
+
+with tempfile.TemporaryDirectory() as d:
+    d = pathlib.Path(d)
+
+    def kernel(name, data):
+        (d / name).write_bytes(data)
+        return d / name
+
+    for args in (["--help"], ["run", "--help"], ["doctor", "--help"], ["help", "run"]):
+        p = run(*args)
+        check(f"{args}", p.returncode == 0 and "xample" in p.stdout or "sage" in p.stdout, p.stdout)
+    p = run("doctor", "--json")
+    facts = json.loads(p.stdout)
+    check("doctor --json", any(f["id"] == "kvm" for f in facts["facts"]), p.stdout)
+
+    refused("no command's name", "frobnicate", names=["frobnicate"])
+    refused("no kernel", "run", names=["--kernel"])
+    refused("a kernel that is not there", "run", "--kernel", d / "none", names=["none"])
+    refused("a folder as kernel", "run", "--kernel", d)
+    refused("an empty kernel", "run", "--kernel", kernel("empty", b""))
+    refused("text as kernel", "run", "--kernel", kernel("text", b"hello\n" * 1000))
+    refused("a truncated ELF", "run", "--kernel", kernel("elf", b"\x7fELF\x02\x01\x01" + b"\0" * 9))
+    refused("a bad size", "run", "--kernel", d / "text", "--memory", "12Q", names=["--memory", "12Q"])
+    refused("no memory", "run", "--kernel", d / "text", "--memory", "0", names=["--memory"])
+    refused("no CPUs", "run", "--kernel", d / "text", "--cpus", "0", names=["--cpus"])
+    refused("too many CPUs", "run", "--kernel", d / "text", "--cpus", "9999", names=["--cpus"])
+    refused("an unknown CPU", "run", "--kernel", d / "text", "--cpu", "z80", names=["--cpu", "z80"])
+    refused("an unknown feature", "run", "--kernel", d / "text", "--cpu", "host,+frob", names=["frob"])
+    refused("an unknown engine", "run", "--kernel", d / "text", "--engine", "steam", names=["steam"])
+    refused("an unknown option", "run", "--colour", names=["--colour"])
+    refused("an unknown console", "run", "--kernel", d / "text", "--console", "x", names=["--console"])
+    refused("an unknown trace point", "run", "--kernel", d / "text", "--trace", "x", names=["--trace"])
+
+    # mov al, 5; out 0xf4, al
+    k = kernel("exit5", multiboot(b"\xb0\x05\xe6\xf4\xf4\xeb\xfd"))
+    p = run("run", "--kernel", k, "--debug-exit", "--console", "none")
+    check("debug exit 5 is status 11", p.returncode == 11, f"{p.returncode} {p.stderr}")
+    # lidt of nothing; int3: a triple fault
+    k = kernel("triple", multiboot(b"\x0f\x01\x1d\x80\x00\x10\x00\xcc" + b"\0" * 200))
+    p = run("run", "--kernel", k, "--no-reboot", "--console", "none")
+    check("triple fault is status 3", p.returncode == 3, f"{p.returncode} {p.stderr}")
+    # Reset through the keyboard controller: mov al, 0xfe; out 0x64, al
+    k = kernel("reset", multiboot(b"\xb0\xfe\xe6\x64\xf4\xeb\xfd"))
+    p = run("run", "--kernel", k, "--no-reboot", "--console", "none")
+    check("a reset with --no-reboot is status 0", p.returncode == 0, f"{p.returncode} {p.stderr}")
+    # mov edx, 0x3f8; mov al, 'A'; out dx, al; mov al, 0; out 0xf4, al
+    k = kernel("print", multiboot(b"\xba\xf8\x03\x00\x00\xb0A\xee\xb0\x00\xe6\xf4\xf4"))
+    p = run("run", "--kernel", k, "--debug-exit", "--console", f"file={d}/out")
+    check("the console goes to a file", (d / "out").read_text() == "A", p.stderr)
+
+sys.exit(bad)
