@@ -131,7 +131,7 @@ static int make_cpus(struct machine *m, const struct engine *engine, struct err 
 
 static int make_crew(struct machine *m, struct err *err)
 {
-	struct crew_events events = {.shutdown = on_shutdown, .broken = on_broken, .arg = m};
+	struct crew_events events = { .shutdown = on_shutdown, .broken = on_broken, .arg = m };
 
 	return crew_new(&m->crew, &m->set, events, err);
 }
@@ -151,7 +151,7 @@ static int load_kernel(struct machine *m, struct err *err)
 /* Everything as after power-on, with the kernel in place. The vCPUs are stopped. */
 static int power_on(struct machine *m, struct err *err)
 {
-	struct boot_board board = {.pm = &m->pm, .rsdp = ACPI_BASE};
+	struct boot_board board = { .pm = &m->pm, .rsdp = ACPI_BASE };
 	struct boot_entry entry;
 	int ret;
 

@@ -83,14 +83,14 @@ static struct region find(struct iospace *s, uint64_t addr)
 		uint32_t seq = atomic_load_explicit(&s->seq, memory_order_acquire);
 		uint32_t n = atomic_load_explicit(&s->n, memory_order_acquire);
 		uint32_t i = first_above(s, n, addr);
-		struct region r = {.base = addr, .len = UINT64_MAX};
+		struct region r = { .base = addr, .len = UINT64_MAX };
 
 		if (i < n)
 			r = cell_get(&s->cell[i]);
 		if (seq % 2 || atomic_load_explicit(&s->seq, memory_order_acquire) != seq)
 			continue;
 		if (i < n && addr < r.base)
-			r = (struct region){.base = addr, .len = r.base - addr};
+			r = (struct region){ .base = addr, .len = r.base - addr };
 		return r;
 	}
 }
@@ -155,7 +155,7 @@ int iospace_map(struct iospace *s, uint64_t base, uint64_t len, const struct io_
 		return err_set(err, ERANGE, "map %#llx+%#llx", (unsigned long long)base,
 			       (unsigned long long)len);
 	pthread_mutex_lock(&s->lock);
-	int ret = insert(s, (struct region){base, len, ops, dev}, err);
+	int ret = insert(s, (struct region){ base, len, ops, dev }, err);
 	pthread_mutex_unlock(&s->lock);
 	return ret;
 }

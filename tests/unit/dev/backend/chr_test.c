@@ -14,7 +14,7 @@
 
 static void sleep_ms(long ms)
 {
-	nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
+	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000 }, NULL);
 }
 
 /* A device that takes room bytes. */
@@ -63,12 +63,12 @@ static void rig_up(struct rig *r, bool escape)
 	CHECK_EQ(pipe(r->in), 0);
 	CHECK_EQ(pipe(r->out), 0);
 	evloop_new(&r->loop, NULL);
-	struct chr_fd_cfg cfg = {.in_fd = r->in[0], .out_fd = r->out[1]};
+	struct chr_fd_cfg cfg = { .in_fd = r->in[0], .out_fd = r->out[1] };
 	if (escape)
-		cfg.escape = (struct chr_escape_fn){on_escape, &r->sink};
+		cfg.escape = (struct chr_escape_fn){ on_escape, &r->sink };
 	CHECK_EQ(chr_fd_new(&r->chr, r->loop, &cfg, NULL), 0);
 	r->sink.room = 16;
-	chr_start(r->chr, (struct chr_front){sink_room, sink_rx, sink_break, &r->sink});
+	chr_start(r->chr, (struct chr_front){ sink_room, sink_rx, sink_break, &r->sink });
 }
 
 static void rig_down(struct rig *r)
@@ -152,11 +152,12 @@ TEST(a_terminals_escape_key_works_behind_a_full_buffer)
 	tcsetattr(slave, TCSANOW, &tio);
 	rig_up(&r, true);
 	chr_free(r.chr);
-	struct chr_fd_cfg cfg = {
-		.in_fd = slave, .out_fd = r.out[1], .escape = {on_escape, &r.sink}};
+	struct chr_fd_cfg cfg = { .in_fd = slave,
+				  .out_fd = r.out[1],
+				  .escape = { on_escape, &r.sink } };
 	CHECK_EQ(chr_fd_new(&r.chr, r.loop, &cfg, NULL), 0);
 	r.sink.room = 0;
-	chr_start(r.chr, (struct chr_front){sink_room, sink_rx, sink_break, &r.sink});
+	chr_start(r.chr, (struct chr_front){ sink_room, sink_rx, sink_break, &r.sink });
 	memset(junk, 'j', sizeof(junk));
 	for (unsigned i = 0; i < sizeof(junk); i += 500)
 		CHECK_EQ(write(master, junk + i, 500), 500);
@@ -171,7 +172,9 @@ TEST(a_terminals_escape_key_works_behind_a_full_buffer)
 
 TEST(output_arrives_whole_and_in_order)
 {
-	enum { N = 200000 };
+	enum {
+		N = 200000
+	};
 	uint8_t *sent = malloc(N), *got = malloc(N);
 	size_t n = 0;
 	struct rig r;
@@ -236,6 +239,6 @@ TEST(end_of_input_ends_nothing)
 
 TESTS(T(input_goes_to_the_device_as_it_has_room), T(without_an_escape_key_all_bytes_pass),
       T(the_escape_key_is_for_us_and_twice_for_the_guest),
-      T(the_escape_key_works_while_the_guest_reads_nothing), 
+      T(the_escape_key_works_while_the_guest_reads_nothing),
       T(a_terminals_escape_key_works_behind_a_full_buffer), T(output_arrives_whole_and_in_order),
       T(a_stalled_reader_holds_the_writer_until_unblocked), T(end_of_input_ends_nothing))
