@@ -41,7 +41,8 @@ static int set_append(struct options *o, const char *val, struct err *err)
 static int set_memory(struct options *o, const char *val, struct err *err)
 {
 	if (parse_size(val, &o->cfg.memory_bytes) < 0)
-		return err_say(err, EINVAL, "'%s' is not a size; write it as in --memory 512M", val);
+		return err_say(err, EINVAL, "'%s' is not a size; write it as in --memory 512M",
+			       val);
 	return 0;
 }
 
@@ -135,21 +136,21 @@ static const struct {
 	bool has_value;
 	int (*set)(struct options *o, const char *val, struct err *err);
 } option_table[] = {
-	{"--kernel", true, set_kernel},
-	{"--initrd", true, set_initrd},
-	{"--append", true, set_append},
-	{"--memory", true, set_memory},
-	{"--cpus", true, set_cpus},
-	{"--cpu", true, set_cpu},
-	{"--engine", true, set_engine},
-	{"--console", true, set_console},
-	{"--debug-exit", false, set_debug_exit},
-	{"--no-reboot", false, set_no_reboot},
-	{"--stats", false, set_stats},
-	{"--log", true, set_log},
-	{"--trace", true, set_trace},
-	{"--help", false, set_help},
-	{"-h", false, set_help},
+	{ "--kernel", true, set_kernel },
+	{ "--initrd", true, set_initrd },
+	{ "--append", true, set_append },
+	{ "--memory", true, set_memory },
+	{ "--cpus", true, set_cpus },
+	{ "--cpu", true, set_cpu },
+	{ "--engine", true, set_engine },
+	{ "--console", true, set_console },
+	{ "--debug-exit", false, set_debug_exit },
+	{ "--no-reboot", false, set_no_reboot },
+	{ "--stats", false, set_stats },
+	{ "--log", true, set_log },
+	{ "--trace", true, set_trace },
+	{ "--help", false, set_help },
+	{ "-h", false, set_help },
 };
 
 /* Take the option at argv[*i], and its value: "--name value" or "--name=value". */
@@ -188,8 +189,9 @@ static int parse(struct options *o, int argc, char **argv, struct err *err)
 			return ret;
 	}
 	if (!o->cfg.kernel)
-		return err_say(err, EINVAL,
-			       "--kernel is missing: it names what to boot, as in --kernel vmlinuz");
+		return err_say(
+			err, EINVAL,
+			"--kernel is missing: it names what to boot, as in --kernel vmlinuz");
 	return 0;
 }
 
@@ -226,7 +228,7 @@ static void *signal_thread(void *arg)
 /* Block them before any thread starts: threads inherit the mask. */
 static void signals_block(struct signals *s)
 {
-	static const int taken[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGUSR1};
+	static const int taken[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGUSR1 };
 
 	sigemptyset(&s->set);
 	for (unsigned i = 0; i < ARRAY_SIZE(taken); i++)
@@ -263,7 +265,7 @@ static int exit_status(enum machine_end why, uint32_t code, int sig)
 
 static int run(const struct machine_config *cfg, struct err *err)
 {
-	struct signals signals = {0};
+	struct signals signals = { 0 };
 	struct machine *m;
 	uint32_t code;
 

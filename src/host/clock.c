@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 /* paused_ns while the clock runs, and while pause or resume are at work on it. */
-#define RUNNING  (-1)
+#define RUNNING	 (-1)
 #define CHANGING (-2)
 
 static int64_t monotonic_ns(void)
@@ -104,7 +104,7 @@ struct moment {
 /* Read both clocks close together: the tightest of some tries. */
 static struct moment moment_now(void)
 {
-	struct moment best = {0};
+	struct moment best = { 0 };
 	uint64_t best_cost = UINT64_MAX;
 
 	for (int i = 0; i < 16; i++) {
@@ -114,7 +114,7 @@ static struct moment moment_now(void)
 
 		if (cost < best_cost) {
 			best_cost = cost;
-			best = (struct moment){.ns = ns, .tsc = before + cost / 2};
+			best = (struct moment){ .ns = ns, .tsc = before + cost / 2 };
 		}
 	}
 	return best;
@@ -124,7 +124,7 @@ static uint64_t khz_by_measuring(void)
 {
 	struct moment a = moment_now();
 
-	nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+	nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
 
 	struct moment b = moment_now();
 

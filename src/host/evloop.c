@@ -67,12 +67,12 @@ static void *loop_thread(void *arg)
 		struct ev_watch *who[MAX_WATCHES + 1];
 		nfds_t n = 0;
 
-		fds[n++] = (struct pollfd){.fd = l->wake_fd, .events = POLLIN};
+		fds[n++] = (struct pollfd){ .fd = l->wake_fd, .events = POLLIN };
 		for (unsigned i = 0; i < l->n; i++) {
 			if (!l->watch[i]->events)
 				continue;
 			who[n] = l->watch[i];
-			fds[n] = (struct pollfd){.fd = who[n]->fd, .events = who[n]->events};
+			fds[n] = (struct pollfd){ .fd = who[n]->fd, .events = who[n]->events };
 			n++;
 		}
 		pthread_mutex_unlock(&l->lock);

@@ -47,8 +47,9 @@ static void on_fatal(int sig)
 
 static void watch_for_the_end(void)
 {
-	static const int fatal[] = {SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE};
-	struct sigaction sa = {.sa_handler = on_fatal, .sa_flags = (int)SA_RESETHAND | SA_NODEFER};
+	static const int fatal[] = { SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE };
+	struct sigaction sa = { .sa_handler = on_fatal,
+				.sa_flags = (int)SA_RESETHAND | SA_NODEFER };
 
 	atexit(terminal_restore);
 	for (unsigned i = 0; i < sizeof(fatal) / sizeof(fatal[0]); i++) {

@@ -15,15 +15,14 @@
 #include <sys/prctl.h>
 #include <time.h>
 
-
 struct timer_queue {
 	const struct vclock *clock; /* borrowed */
 	pthread_t thread;
-	pthread_mutex_t lock;     /* guards all below, and the queue's fields of each timer */
-	pthread_cond_t changed;   /* the earliest deadline, the clock or stop changed */
-	pthread_cond_t fn_done;   /* running became NULL */
-	struct timer *running;    /* whose fn is being called */
-	struct timer **heap;      /* owned; the timers are their owners' */
+	pthread_mutex_t lock;	/* guards all below, and the queue's fields of each timer */
+	pthread_cond_t changed; /* the earliest deadline, the clock or stop changed */
+	pthread_cond_t fn_done; /* running became NULL */
+	struct timer *running;	/* whose fn is being called */
+	struct timer **heap;	/* owned; the timers are their owners' */
 	unsigned n, room;
 	bool stop;
 };

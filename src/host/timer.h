@@ -14,7 +14,7 @@ struct timer {
 	void (*fn)(void *arg);
 	void *arg;
 	int64_t deadline_ns; /* guest time; INT64_MAX when not armed. Guarded by the queue. */
-	unsigned slot;       /* heap position + 1, or 0. Guarded by the queue. */
+	unsigned slot;	     /* heap position + 1, or 0. Guarded by the queue. */
 };
 
 /* Start the thread. clock is borrowed. Errors: the host's. */

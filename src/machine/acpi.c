@@ -64,13 +64,13 @@ struct fadt {
 } __attribute__((packed));
 _Static_assert(sizeof(struct fadt) == 276, "ACPI 6.5 5.2.9");
 
-#define FADT_WBINVD        (1u << 0)
-#define FADT_PROC_C1       (1u << 2)
-#define FADT_SLP_BUTTON    (1u << 5) /* no fixed sleep button */
+#define FADT_WBINVD	   (1u << 0)
+#define FADT_PROC_C1	   (1u << 2)
+#define FADT_SLP_BUTTON	   (1u << 5) /* no fixed sleep button */
 #define FADT_TMR_VAL_EXT   (1u << 8) /* the PM timer has 32 bits */
 #define FADT_RESET_REG_SUP (1u << 10)
 #define BOOT_ARCH_LEGACY   (1u << 0)
-#define BOOT_ARCH_8042     (1u << 1)
+#define BOOT_ARCH_8042	   (1u << 1)
 #define BOOT_ARCH_NO_VGA   (1u << 2)
 
 struct facs {
@@ -149,10 +149,13 @@ static void finish(void *table)
 static struct gas io(uint64_t port, uint8_t bits)
 {
 	/* Access size: 1 byte, 2 word, 3 dword. Events and GPEs are reached by bytes or words. */
-	return (struct gas){.space = GAS_IO,
-			    .bit_width = bits,
-			    .access_size = bits == 8 ? 1 : bits == 16 ? 2 : bits == 32 ? 3 : 0,
-			    .address = port};
+	return (struct gas){ .space = GAS_IO,
+			     .bit_width = bits,
+			     .access_size = bits == 8	 ? 1
+					    : bits == 16 ? 2
+					    : bits == 32 ? 3
+							 : 0,
+			     .address = port };
 }
 
 static gpa_t add_fadt(struct builder *b, gpa_t dsdt, gpa_t facs)
@@ -203,7 +206,7 @@ static gpa_t add_madt(struct builder *b, unsigned n_cpus)
 	struct __attribute__((packed)) {
 		struct acpi_header h;
 		uint32_t lapic_base, flags;
-	} m = {.lapic_base = LAPIC_DEFAULT_BASE, .flags = 1 /* 8259s too */};
+	} m = { .lapic_base = LAPIC_DEFAULT_BASE, .flags = 1 /* 8259s too */ };
 	size_t start;
 
 	m.h = header("APIC", sizeof(m), 5);
@@ -217,7 +220,7 @@ static gpa_t add_madt(struct builder *b, unsigned n_cpus)
 		struct __attribute__((packed)) {
 			uint8_t type, len, uid, id;
 			uint32_t flags;
-		} cpu = {0, 8, (uint8_t)i, (uint8_t)i, 1};
+		} cpu = { 0, 8, (uint8_t)i, (uint8_t)i, 1 };
 
 		place(b, &cpu, sizeof(cpu), 1);
 	}
@@ -225,7 +228,7 @@ static gpa_t add_madt(struct builder *b, unsigned n_cpus)
 	struct __attribute__((packed)) {
 		uint8_t type, len, id, reserved;
 		uint32_t base, gsi_base;
-	} ioapic = {1, 12, 0, 0, (uint32_t)IOAPIC_BASE, 0};
+	} ioapic = { 1, 12, 0, 0, (uint32_t)IOAPIC_BASE, 0 };
 
 	place(b, &ioapic, sizeof(ioapic), 1);
 
@@ -234,7 +237,8 @@ static gpa_t add_madt(struct builder *b, unsigned n_cpus)
 		uint8_t type, len, bus, source;
 		uint32_t gsi;
 		uint16_t flags;
-	} override[] = {{2, 10, 0, IRQ_PIT, GSI_PIT, 0}, {2, 10, 0, IRQ_SCI, IRQ_SCI, 0x000d}};
+	} override[] = { { 2, 10, 0, IRQ_PIT, GSI_PIT, 0 },
+			 { 2, 10, 0, IRQ_SCI, IRQ_SCI, 0x000d } };
 
 	place(b, override, sizeof(override), 1);
 
@@ -242,7 +246,7 @@ static gpa_t add_madt(struct builder *b, unsigned n_cpus)
 		uint8_t type, len, uid;
 		uint16_t flags;
 		uint8_t lint;
-	} nmi = {4, 6, 0xff, 0, 1};
+	} nmi = { 4, 6, 0xff, 0, 1 };
 
 	place(b, &nmi, sizeof(nmi), 1);
 	((struct acpi_header *)p)->length = (uint32_t)(b->used - start);
@@ -260,7 +264,7 @@ static gpa_t add_mcfg(struct builder *b)
 		uint16_t segment;
 		uint8_t first_bus, last_bus;
 		uint32_t reserved1;
-	} m = {.base = ECAM_BASE, .last_bus = ECAM_BUSES - 1};
+	} m = { .base = ECAM_BASE, .last_bus = ECAM_BUSES - 1 };
 
 	m.h = header("MCFG", sizeof(m), 1);
 
@@ -283,9 +287,9 @@ static gpa_t add_xsdt(struct builder *b, const gpa_t *tables, unsigned n)
 
 size_t acpi_build(uint8_t *buf, size_t size, unsigned n_cpus)
 {
-	struct builder b = {.buf = buf, .size = size};
-	struct rsdp r = {.revision = 2, .length = sizeof(r)};
-	struct facs facs = {.signature = "FACS", .length = sizeof(facs), .version = 2};
+	struct builder b = { .buf = buf, .size = size };
+	struct rsdp r = { .revision = 2, .length = sizeof(r) };
+	struct facs facs = { .signature = "FACS", .length = sizeof(facs), .version = 2 };
 	struct rsdp *rsdp = place(&b, NULL, sizeof(r), 16);
 	gpa_t facs_gpa = gpa_of(&b, place(&b, &facs, sizeof(facs), 64));
 	gpa_t dsdt_gpa = gpa_of(&b, place(&b, dsdt_aml_code, sizeof(dsdt_aml_code), 16));

@@ -24,9 +24,9 @@
 #include <errno.h>
 #include <pthread.h>
 
-#define MSR_APIC_BASE    0x1b
+#define MSR_APIC_BASE	 0x1b
 #define MSR_TSC_DEADLINE 0x6e0
-#define MSR_X2APIC       0x800
+#define MSR_X2APIC	 0x800
 
 /* intc_cpu's ready: a vector, or one of these. */
 #define READY_NONE   (-1)
@@ -188,17 +188,17 @@ static void send_msi(void *to, uint64_t addr, uint32_t data)
 
 struct irq_line intc_isa_line(struct intc *ic, unsigned irq)
 {
-	return (struct irq_line){.set = set_isa, .to = ic, .pin = irq};
+	return (struct irq_line){ .set = set_isa, .to = ic, .pin = irq };
 }
 
 struct irq_line intc_gsi_line(struct intc *ic, unsigned gsi)
 {
-	return (struct irq_line){.set = set_gsi, .to = ic, .pin = gsi};
+	return (struct irq_line){ .set = set_gsi, .to = ic, .pin = gsi };
 }
 
 struct msi_sink intc_msi(struct intc *ic)
 {
-	return (struct msi_sink){.send = send_msi, .to = ic};
+	return (struct msi_sink){ .send = send_msi, .to = ic };
 }
 
 /* --- timers --- */
@@ -337,7 +337,7 @@ static bool apic_read_msr(void *apic, uint32_t msr, uint64_t *val)
 static bool apic_write_msr(void *apic, uint32_t msr, uint64_t val)
 {
 	struct intc_cpu *p = apic;
-	struct lapic_out out = {0};
+	struct lapic_out out = { 0 };
 	bool ok = true;
 
 	pthread_mutex_lock(&p->ic->lock);
@@ -499,11 +499,12 @@ static void ioapic_io_write(void *dev, uint64_t off, unsigned size, uint64_t val
 	pthread_mutex_unlock(&ic->lock);
 }
 
-static const struct io_ops master_io = {.read = master_read, .write = master_write, .max = 1};
-static const struct io_ops slave_io = {.read = slave_read, .write = slave_write, .max = 1};
-static const struct io_ops elcr_io = {.read = elcr_read, .write = elcr_write, .max = 1};
-static const struct io_ops ioapic_io = {
-	.read = ioapic_io_read, .write = ioapic_io_write, .max = 4};
+static const struct io_ops master_io = { .read = master_read, .write = master_write, .max = 1 };
+static const struct io_ops slave_io = { .read = slave_read, .write = slave_write, .max = 1 };
+static const struct io_ops elcr_io = { .read = elcr_read, .write = elcr_write, .max = 1 };
+static const struct io_ops ioapic_io = { .read = ioapic_io_read,
+					 .write = ioapic_io_write,
+					 .max = 4 };
 
 static int map_all(struct intc *ic, struct err *err)
 {
@@ -564,7 +565,7 @@ int intc_new(struct intc **out, const struct intc_cfg *cfg, struct err *err)
 
 		p->ic = ic;
 		p->c = cfg->set->v[i];
-		p->timer = (struct timer){.fn = on_timer, .arg = p, .deadline_ns = INT64_MAX};
+		p->timer = (struct timer){ .fn = on_timer, .arg = p, .deadline_ns = INT64_MAX };
 		p->c->apic = p;
 		p->c->apic_ops = &apic_ops;
 	}

@@ -15,22 +15,22 @@ struct vclock;
 struct vcpu_set;
 
 struct intc_cfg {
-	struct vcpu_set *set;        /* its vCPUs get apic and apic_ops */
+	struct vcpu_set *set; /* its vCPUs get apic and apic_ops */
 	const struct vclock *clock;
 	struct timer_queue *timers;
 	struct iospace *pio, *mmio;
 	unsigned phys_bits;
-	uint64_t tsc_khz;            /* of the guest's TSC */
-}; /* pointers are borrowed */
+	uint64_t tsc_khz; /* of the guest's TSC */
+};			  /* pointers are borrowed */
 
 /* Errors: out of memory, or an address that is taken. */
 int intc_new(struct intc **out, const struct intc_cfg *cfg, struct err *err);
 /* Before the timer queue is freed. NULL is fine. */
 void intc_free(struct intc *ic);
 
-/* As firmware leaves it after power-on: the boot processor's local APIC passes the 8259s' interrupts
- * and NMI (virtual wire mode, MultiProcessor Specification 3.6.2.2); their inputs are all masked.
- * Wires keep their levels. The vCPUs are stopped.
+/* As firmware leaves it after power-on: the boot processor's local APIC passes the 8259s'
+ * interrupts and NMI (virtual wire mode, MultiProcessor Specification 3.6.2.2); their inputs are
+ * all masked. Wires keep their levels. The vCPUs are stopped.
  */
 void intc_reset(struct intc *ic);
 

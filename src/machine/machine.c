@@ -43,6 +43,13 @@ static int check_config(const struct machine_config *cfg, struct err *err)
 	return 0;
 }
 
+static int make_model(struct machine *m, struct err *err)
+{
+	int ret = cpu_model_parse(&m->model, m->cfg.cpu, m->cfg.n_cpus, host_tsc_khz(), err);
+
+	return ret < 0 ? err_wrap(err, "--cpu") : 0;
+}
+
 static int make_memory(struct machine *m, struct err *err)
 {
 	int ret = physmap_init(&m->pm, m->cfg.memory_bytes, HOLE_BASE, err);
@@ -124,7 +131,7 @@ static int make_cpus(struct machine *m, const struct engine *engine, struct err 
 
 static int make_crew(struct machine *m, struct err *err)
 {
-	struct crew_events events = {.shutdown = on_shutdown, .broken = on_broken, .arg = m};
+	struct crew_events events = { .shutdown = on_shutdown, .broken = on_broken, .arg = m };
 
 	return crew_new(&m->crew, &m->set, events, err);
 }
@@ -144,7 +151,7 @@ static int load_kernel(struct machine *m, struct err *err)
 /* Everything as after power-on, with the kernel in place. The vCPUs are stopped. */
 static int power_on(struct machine *m, struct err *err)
 {
-	struct boot_board board = {.pm = &m->pm, .rsdp = ACPI_BASE};
+	struct boot_board board = { .pm = &m->pm, .rsdp = ACPI_BASE };
 	struct boot_entry entry;
 	int ret;
 
@@ -181,7 +188,7 @@ static int build(struct machine *m, struct err *err)
 	int ret = engine ? check_config(&m->cfg, err) : -EINVAL;
 
 	if (ret == 0)
-		ret = cpu_model_parse(&m->model, m->cfg.cpu, m->cfg.n_cpus, host_tsc_khz(), err);
+		ret = make_model(m, err);
 	if (ret == 0)
 		ret = load_kernel(m, err);
 	if (ret == 0)

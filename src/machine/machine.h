@@ -7,33 +7,38 @@
 struct err;
 struct machine;
 
-enum console_kind { CONSOLE_STDIO, CONSOLE_NONE, CONSOLE_FILE, CONSOLE_PTY };
+enum console_kind {
+	CONSOLE_STDIO,
+	CONSOLE_NONE,
+	CONSOLE_FILE,
+	CONSOLE_PTY
+};
 
 /* Everything that a user chooses. Strings are borrowed for the machine's life. */
 struct machine_config {
-	const char *kernel;       /* path: bzImage, ELF with PVH note, multiboot 1 ELF */
-	const char **initrd;      /* paths; Linux takes all concatenated, multiboot as modules */
+	const char *kernel;  /* path: bzImage, ELF with PVH note, multiboot 1 ELF */
+	const char **initrd; /* paths; Linux takes all concatenated, multiboot as modules */
 	unsigned n_initrd;
-	const char *append;       /* kernel command line; never NULL */
-	uint64_t memory_bytes;    /* a multiple of 4 KiB, at least 1 MiB */
-	unsigned n_cpus;          /* 1 to 64 */
-	const char *cpu;          /* cpu_model_parse's text */
-	const char *engine;       /* "auto", "interp" */
+	const char *append;    /* kernel command line; never NULL */
+	uint64_t memory_bytes; /* a multiple of 4 KiB, at least 1 MiB */
+	unsigned n_cpus;       /* 1 to 64 */
+	const char *cpu;       /* cpu_model_parse's text */
+	const char *engine;    /* "auto", "interp" */
 	enum console_kind console;
 	const char *console_path; /* CONSOLE_FILE */
-	bool debug_exit;          /* isa-debug-exit at 0xf4 ends the process */
-	bool no_reboot;           /* a reset ends the machine instead */
-	bool stats;               /* print counters at the end */
+	bool debug_exit;	  /* isa-debug-exit at 0xf4 ends the process */
+	bool no_reboot;		  /* a reset ends the machine instead */
+	bool stats;		  /* print counters at the end */
 };
 
 /* How a machine ended. */
 enum machine_end {
-	END_POWEROFF,    /* the guest switched itself off: exit status 0 */
-	END_QUIT,        /* asked to from outside (Ctrl-A x, signal) */
-	END_RESET,       /* a reset with no_reboot, by keyboard controller, ACPI or port 0xcf9 */
+	END_POWEROFF,	  /* the guest switched itself off: exit status 0 */
+	END_QUIT,	  /* asked to from outside (Ctrl-A x, signal) */
+	END_RESET,	  /* a reset with no_reboot, by keyboard controller, ACPI or port 0xcf9 */
 	END_TRIPLE_FAULT, /* with no_reboot: exit status 3 */
-	END_DEBUG_EXIT,  /* exit status (value << 1) | 1 */
-	END_BROKEN,      /* an engine failed */
+	END_DEBUG_EXIT,	  /* exit status (value << 1) | 1 */
+	END_BROKEN,	  /* an engine failed */
 };
 
 /* Build the board, load the kernel. Nothing runs yet. cfg's strings are borrowed. Errors say what

@@ -38,8 +38,8 @@ struct machine {
 
 	struct chr *console;
 	struct intc *intc;
-	struct pci_bus *pci;    /* borrowed from its device */
-	struct pm *power;       /* the same */
+	struct pci_bus *pci; /* borrowed from its device */
+	struct pm *power;    /* the same */
 	struct dev dev[MACHINE_MAX_DEVS];
 	unsigned n_devs;
 

@@ -49,7 +49,7 @@ static void on_escape(void *arg, enum chr_escape what)
 
 static int make_console(struct machine *m, struct err *err)
 {
-	struct chr_escape_fn escape = {.fn = on_escape, .arg = m};
+	struct chr_escape_fn escape = { .fn = on_escape, .arg = m };
 
 	switch (m->cfg.console) {
 	case CONSOLE_STDIO: return chr_stdio_new(&m->console, m->loop, escape, err);
@@ -114,7 +114,7 @@ static int add_rtc(struct machine *m, struct isa_time time, struct err *err)
 
 static int add_debug_exit(struct machine *m, struct err *err)
 {
-	struct debug_exit_cfg cfg = {.port = PORT_DEBUG_EXIT, .fn = on_debug_exit, .arg = m};
+	struct debug_exit_cfg cfg = { .port = PORT_DEBUG_EXIT, .fn = on_debug_exit, .arg = m };
 
 	return m->cfg.debug_exit ? add(m, debug_exit_new(slot(m), m->pio, &cfg, err)) : 0;
 }
@@ -136,34 +136,35 @@ static int make_intc(struct machine *m, struct err *err)
 
 int pc_build(struct machine *m, struct err *err)
 {
-	struct isa_time time = {.clock = &m->clock, .timers = m->timers};
+	struct isa_time time = { .clock = &m->clock, .timers = m->timers };
 	int ret = make_intc(m, err);
 
-	if (ret == 0)
-		ret = make_console(m, err);
 	if (ret < 0)
 		return ret;
+	ret = make_console(m, err);
+	if (ret < 0)
+		return err_wrap(err, "--console");
 
-	struct pit_cfg pit = {.port = PORT_PIT,
-			      .control_port = PORT_CONTROL_B,
-			      .irq = intc_isa_line(m->intc, IRQ_PIT),
-			      .time = time};
-	struct kbc_cfg kbc = {.data_port = PORT_KBC,
-			      .control_port = PORT_CONTROL_A,
-			      .irq_kbd = intc_isa_line(m->intc, IRQ_KBD),
-			      .irq_aux = intc_isa_line(m->intc, IRQ_AUX),
-			      .set_a20 = on_a20,
-			      .reset = on_reset,
-			      .arg = m};
-	struct serial_cfg com1 = {.port = PORT_COM1,
-				  .irq = intc_isa_line(m->intc, IRQ_COM1),
-				  .chr = m->console};
-	struct pm_cfg power = {.port = PORT_PM,
-			       .sci = intc_isa_line(m->intc, IRQ_SCI),
-			       .clock = &m->clock,
-			       .timers = m->timers,
-			       .power_off = on_power_off,
-			       .arg = m};
+	struct pit_cfg pit = { .port = PORT_PIT,
+			       .control_port = PORT_CONTROL_B,
+			       .irq = intc_isa_line(m->intc, IRQ_PIT),
+			       .time = time };
+	struct kbc_cfg kbc = { .data_port = PORT_KBC,
+			       .control_port = PORT_CONTROL_A,
+			       .irq_kbd = intc_isa_line(m->intc, IRQ_KBD),
+			       .irq_aux = intc_isa_line(m->intc, IRQ_AUX),
+			       .set_a20 = on_a20,
+			       .reset = on_reset,
+			       .arg = m };
+	struct serial_cfg com1 = { .port = PORT_COM1,
+				   .irq = intc_isa_line(m->intc, IRQ_COM1),
+				   .chr = m->console };
+	struct pm_cfg power = { .port = PORT_PM,
+				.sci = intc_isa_line(m->intc, IRQ_SCI),
+				.clock = &m->clock,
+				.timers = m->timers,
+				.power_off = on_power_off,
+				.arg = m };
 
 	if ((ret = add_pci(m, err)) < 0 ||
 	    (ret = add(m, pit_new(slot(m), m->pio, &pit, err))) < 0 ||

@@ -19,7 +19,7 @@ struct member {
 	struct vcpu *c;
 	pthread_t thread;
 	bool started;
-	uint64_t seen; /* generation it ran last; its thread's own */
+	uint64_t seen;		 /* generation it ran last; its thread's own */
 	_Atomic uint32_t asleep; /* futex: 1 while halted */
 };
 
@@ -151,7 +151,7 @@ int crew_new(struct vcpu_crew **out, struct vcpu_set *set, struct crew_events ev
 	pthread_cond_init(&w->parked, NULL);
 	pthread_cond_init(&w->go, NULL);
 	for (unsigned i = 0; i < set->n && ret == 0; i++) {
-		w->member[i] = (struct member){.crew = w, .c = set->v[i]};
+		w->member[i] = (struct member){ .crew = w, .c = set->v[i] };
 		set->v[i]->wake = wake;
 		set->v[i]->owner = &w->member[i];
 		ret = start_thread(&w->member[i], err);

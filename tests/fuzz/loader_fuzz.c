@@ -15,9 +15,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 static void place(struct boot *b, uint64_t bytes)
 {
 	struct physmap pm;
-	struct boot_board board = {.pm = &pm, .rsdp = ACPI_BASE};
+	struct boot_board board = { .pm = &pm, .rsdp = ACPI_BASE };
 	struct boot_entry entry;
-	struct err err = {0};
+	struct err err = { 0 };
 
 	assert(physmap_init(&pm, bytes, HOLE_BASE, NULL) == 0);
 	if (boot_place(b, &board, &entry, &err) < 0)
@@ -30,7 +30,7 @@ static void place(struct boot *b, uint64_t bytes)
 /* A good image of kind 1 to 4 in img; its length. */
 static size_t template(unsigned kind, uint8_t *img)
 {
-	static const uint32_t addr[5] = {0x100010, 0x100000, 0x100100, 0x100200, 0x100020};
+	static const uint32_t addr[5] = { 0x100010, 0x100000, 0x100100, 0x100200, 0x100020 };
 	uint8_t note[32];
 	size_t len;
 
@@ -63,7 +63,7 @@ static int load(struct boot **b, const uint8_t *data, size_t len, struct err *er
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-	struct err err = {0};
+	struct err err = { 0 };
 	struct boot *b;
 
 	if (len < 1)

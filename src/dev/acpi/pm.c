@@ -11,18 +11,18 @@
 #include <pthread.h>
 
 /* PM1 status and enable. */
-#define PM1_TMR     0x0001
-#define PM1_GBL     0x0020
-#define PM1_PWRBTN  0x0100
-#define PM1_SLPBTN  0x0200
-#define PM1_RTC     0x0400
-#define PM1_WAK     0x8000
+#define PM1_TMR		0x0001
+#define PM1_GBL		0x0020
+#define PM1_PWRBTN	0x0100
+#define PM1_SLPBTN	0x0200
+#define PM1_RTC		0x0400
+#define PM1_WAK		0x8000
 #define PM1_STATUS_BITS (PM1_TMR | PM1_GBL | PM1_PWRBTN | PM1_SLPBTN | PM1_RTC | PM1_WAK)
 #define PM1_ENABLE_BITS (PM1_TMR | PM1_GBL | PM1_PWRBTN | PM1_SLPBTN | PM1_RTC)
 
 /* PM1 control. */
-#define SCI_EN  0x0001
-#define SLP_EN  0x2000
+#define SCI_EN	   0x0001
+#define SLP_EN	   0x2000
 #define SLP_TYP(v) ((v) >> 10 & 7)
 
 struct pm {
@@ -114,11 +114,11 @@ static uint64_t pm_read(void *dev, uint64_t off, unsigned size)
 static void write_byte(struct pm *pm, unsigned off, uint8_t val)
 {
 	unsigned shift = (off & 1) * 8;
-	uint16_t keep = (uint16_t)~(0xff << shift);
+	uint16_t keep = (uint16_t) ~(0xff << shift);
 
 	switch (off) {
 	case PM_EVENT:
-	case PM_EVENT + 1: pm->status &= (uint16_t)~(val << shift); break;
+	case PM_EVENT + 1: pm->status &= (uint16_t) ~(val << shift); break;
 	case PM_EVENT + 2:
 	case PM_EVENT + 3:
 		pm->enable = ((pm->enable & keep) | (uint16_t)(val << shift)) & PM1_ENABLE_BITS;
@@ -126,7 +126,8 @@ static void write_byte(struct pm *pm, unsigned off, uint8_t val)
 	case PM_CONTROL:
 	case PM_CONTROL + 1:
 		/* There is no SMI to switch ACPI off with: SCI_EN stays. */
-		pm->control = (uint16_t)(((pm->control & keep) | (uint16_t)(val << shift)) | SCI_EN);
+		pm->control =
+			(uint16_t)(((pm->control & keep) | (uint16_t)(val << shift)) | SCI_EN);
 		break;
 	case PM_GPE ... PM_GPE + PM_GPE_BYTES / 2 - 1:
 		pm->gpe_status[off - PM_GPE] &= (uint8_t)~val;
@@ -156,7 +157,7 @@ static void pm_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 		pm->cfg.power_off(pm->cfg.arg);
 }
 
-static const struct io_ops pm_io = {.read = pm_read, .write = pm_write, .max = 4};
+static const struct io_ops pm_io = { .read = pm_read, .write = pm_write, .max = 4 };
 
 void pm_power_button(struct pm *pm)
 {
@@ -189,7 +190,7 @@ static void pm_free(void *dev)
 	free(pm);
 }
 
-static const struct dev_ops pm_ops = {.name = "acpi-pm", .reset = pm_reset, .free = pm_free};
+static const struct dev_ops pm_ops = { .name = "acpi-pm", .reset = pm_reset, .free = pm_free };
 
 int pm_new(struct dev *out, struct pm **pm, struct iospace *pio, const struct pm_cfg *cfg,
 	   struct err *err)
@@ -199,7 +200,7 @@ int pm_new(struct dev *out, struct pm **pm, struct iospace *pio, const struct pm
 	if (!p)
 		return err_set(err, ENOMEM, "ACPI");
 	p->cfg = *cfg;
-	p->timer = (struct timer){.fn = on_timer, .arg = p, .deadline_ns = INT64_MAX};
+	p->timer = (struct timer){ .fn = on_timer, .arg = p, .deadline_ns = INT64_MAX };
 	p->control = SCI_EN;
 
 	int ret = iospace_map(pio, cfg->port, PM_PORTS, &pm_io, p, err);
@@ -208,6 +209,6 @@ int pm_new(struct dev *out, struct pm **pm, struct iospace *pio, const struct pm
 		return err_wrap(err, "ACPI at port %#x", cfg->port);
 	pthread_mutex_init(&p->lock, NULL);
 	*pm = p;
-	*out = (struct dev){&pm_ops, move_ptr(&p)};
+	*out = (struct dev){ &pm_ops, move_ptr(&p) };
 	return 0;
 }

@@ -14,8 +14,8 @@ struct evloop;
  * held.
  */
 struct chr_front {
-	unsigned (*room)(void *arg);                            /* bytes that rx takes now */
-	void (*rx)(void *arg, const uint8_t *buf, unsigned n);  /* at most room() bytes */
+	unsigned (*room)(void *arg);			       /* bytes that rx takes now */
+	void (*rx)(void *arg, const uint8_t *buf, unsigned n); /* at most room() bytes */
 	void (*rx_break)(void *arg);
 	void *arg;
 };
@@ -34,7 +34,11 @@ struct chr {
 };
 
 /* What a key after Ctrl-A asks for. Called on the event loop's thread. */
-enum chr_escape { CHR_QUIT, CHR_POWER_BUTTON, CHR_RESET };
+enum chr_escape {
+	CHR_QUIT,
+	CHR_POWER_BUTTON,
+	CHR_RESET
+};
 struct chr_escape_fn {
 	void (*fn)(void *arg, enum chr_escape what);
 	void *arg;
@@ -52,7 +56,8 @@ void chr_accept(struct chr *b);
 /* While on, chr_write does not wait (what comes is kept beyond the limit), so that vCPUs can be
  * stopped. */
 void chr_unblock(struct chr *b, bool on);
-/* Write out what is on the way, waiting a second for a reader at most, and release. NULL is fine. */
+/* Write out what is on the way, waiting a second for a reader at most, and release. NULL is fine.
+ */
 void chr_free(struct chr *b);
 
 /* Constructors. loop is borrowed. Errors: the host's.

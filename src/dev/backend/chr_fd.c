@@ -18,11 +18,11 @@
 #include <unistd.h>
 
 #define OUT_LIMIT MiB
-#define OUT_SLACK 4096   /* beyond the limit, for writers that may not wait */
+#define OUT_SLACK 4096 /* beyond the limit, for writers that may not wait */
 #define IN_LIMIT  4096
-#define CHUNK     4096   /* PIPE_BUF: poll says that this much fits a pipe */
+#define CHUNK	  4096 /* PIPE_BUF: poll says that this much fits a pipe */
 #define FLUSH_MS  1000
-#define ESCAPE    0x01   /* Ctrl-A */
+#define ESCAPE	  0x01 /* Ctrl-A */
 
 struct chr_fd {
 	struct chr chr;
@@ -171,7 +171,7 @@ static void chr_fd_start(struct chr *b)
 
 	if (f->cfg.in_fd < 0)
 		return;
-	f->watch = (struct ev_watch){.fd = f->cfg.in_fd, .fn = on_input, .arg = f};
+	f->watch = (struct ev_watch){ .fd = f->cfg.in_fd, .fn = on_input, .arg = f };
 	if (evloop_add(f->loop, &f->watch, POLLIN, NULL) < 0)
 		f->cfg.in_fd = -1;
 }
@@ -222,7 +222,7 @@ static bool write_chunk(struct chr_fd *f)
 {
 	unsigned n = MIN(f->out_n, (unsigned)(OUT_LIMIT + OUT_SLACK) - f->out_head);
 	uint8_t chunk[CHUNK];
-	struct pollfd p = {.fd = f->cfg.out_fd, .events = POLLOUT};
+	struct pollfd p = { .fd = f->cfg.out_fd, .events = POLLOUT };
 	ssize_t done = 0;
 
 	n = MIN(n, CHUNK);
@@ -321,8 +321,7 @@ static const struct chr_ops chr_fd_ops = {
 	.free = chr_fd_free,
 };
 
-int chr_fd_new(struct chr **out, struct evloop *loop, const struct chr_fd_cfg *cfg,
-	       struct err *err)
+int chr_fd_new(struct chr **out, struct evloop *loop, const struct chr_fd_cfg *cfg, struct err *err)
 {
 	struct chr_fd *f = calloc(1, sizeof(*f));
 

@@ -5,12 +5,12 @@
 #include "dev/backend/chr.h"
 
 struct chr_fd_cfg {
-	int in_fd;               /* -1 for no input */
+	int in_fd; /* -1 for no input */
 	int out_fd;
-	int keep_fd;             /* only kept open; 0 for none */
-	bool close_fds;          /* the backend owns them */
-	bool lossy;              /* nobody may be at the other end: drop rather than wait */
-	bool raw;                /* terminal_raw was called: restore at the end */
+	int keep_fd;		     /* only kept open; 0 for none */
+	bool close_fds;		     /* the backend owns them */
+	bool lossy;		     /* nobody may be at the other end: drop rather than wait */
+	bool raw;		     /* terminal_raw was called: restore at the end */
 	struct chr_escape_fn escape; /* fn NULL: Ctrl-A is nothing special */
 };
 

@@ -11,5 +11,6 @@ int chr_file_new(struct chr **out, struct evloop *loop, const char *path, struct
 	if (fd < 0)
 		return err_set(err, errno, "open %s", path);
 	return chr_fd_new(out, loop,
-			  &(struct chr_fd_cfg){.in_fd = -1, .out_fd = fd, .close_fds = true}, err);
+			  &(struct chr_fd_cfg){ .in_fd = -1, .out_fd = fd, .close_fds = true },
+			  err);
 }

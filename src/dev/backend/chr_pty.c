@@ -33,7 +33,7 @@ static int open_pair(struct chr_fd_cfg *cfg, char *name, size_t len)
 
 int chr_pty_new(struct chr **out, struct evloop *loop, struct err *err)
 {
-	struct chr_fd_cfg cfg = {.close_fds = true, .lossy = true};
+	struct chr_fd_cfg cfg = { .close_fds = true, .lossy = true };
 	char name[64];
 	int ret = open_pair(&cfg, name, sizeof(name));
 

@@ -7,7 +7,7 @@
 int chr_stdio_new(struct chr **out, struct evloop *loop, struct chr_escape_fn escape,
 		  struct err *err)
 {
-	struct chr_fd_cfg cfg = {.in_fd = STDIN_FILENO, .out_fd = STDOUT_FILENO};
+	struct chr_fd_cfg cfg = { .in_fd = STDIN_FILENO, .out_fd = STDOUT_FILENO };
 
 	if (isatty(STDIN_FILENO)) {
 		int ret = terminal_raw(STDIN_FILENO, err);

@@ -2,21 +2,21 @@
 
 #include "base/bits.h"
 
-#define CONFIG_KBD_IRQ     0x01
-#define CONFIG_AUX_IRQ     0x02
-#define CONFIG_SYSTEM      0x04
-#define CONFIG_KBD_OFF     0x10
-#define CONFIG_AUX_OFF     0x20
-#define CONFIG_TRANSLATE   0x40
+#define CONFIG_KBD_IRQ	 0x01
+#define CONFIG_AUX_IRQ	 0x02
+#define CONFIG_SYSTEM	 0x04
+#define CONFIG_KBD_OFF	 0x10
+#define CONFIG_AUX_OFF	 0x20
+#define CONFIG_TRANSLATE 0x40
 
 #define STATUS_OUT_FULL 0x01
-#define STATUS_SYSTEM   0x04
-#define STATUS_COMMAND  0x08
+#define STATUS_SYSTEM	0x04
+#define STATUS_COMMAND	0x08
 #define STATUS_UNLOCKED 0x10
-#define STATUS_AUX      0x20
+#define STATUS_AUX	0x20
 
 #define OUTPORT_NO_RESET 0x01
-#define OUTPORT_A20      0x02
+#define OUTPORT_A20	 0x02
 
 /* Scan code set 2 to set 1. PS/2 reference, "Keyboard scan codes". 0: no key has it. */
 static const uint8_t set1[0x84] = {
@@ -140,7 +140,7 @@ static void command(struct i8042 *k, uint8_t val)
 	case 0xa7: k->config |= CONFIG_AUX_OFF; break;
 	case 0xa8: k->config &= (uint8_t)~CONFIG_AUX_OFF; break;
 	case 0xa9: put(k, 0x00, false); break; /* AUX lines are fine */
-	case 0xaa: /* self-test */
+	case 0xaa:			       /* self-test */
 		k->config |= CONFIG_SYSTEM;
 		put(k, 0x55, false);
 		break;

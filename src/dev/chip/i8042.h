@@ -8,15 +8,15 @@
 
 struct i8042 {
 	struct ps2 kbd, aux;
-	uint8_t config;    /* the command byte, RAM 0 */
+	uint8_t config; /* the command byte, RAM 0 */
 	uint8_t ram[32];
-	uint8_t outport;   /* bit 0 RESET# (active low), bit 1 A20 */
-	uint8_t pending;   /* command whose data byte is due at port 0x60, or 0 */
-	uint8_t out;       /* output buffer */
+	uint8_t outport; /* bit 0 RESET# (active low), bit 1 A20 */
+	uint8_t pending; /* command whose data byte is due at port 0x60, or 0 */
+	uint8_t out;	 /* output buffer */
 	bool out_full, out_is_aux;
 	bool last_was_command;
 	bool translating_break; /* 0xf0 was seen on the way to set 1 */
-	bool reset_asked;  /* set when the guest pulls RESET#; the caller clears it */
+	bool reset_asked;	/* set when the guest pulls RESET#; the caller clears it */
 };
 
 void i8042_reset(struct i8042 *k);

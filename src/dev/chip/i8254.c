@@ -100,10 +100,11 @@ static uint16_t count(const struct i8254_counter *c, int64_t t)
 
 void i8254_reset(struct i8254 *p)
 {
-	*p = (struct i8254){0};
+	*p = (struct i8254){ 0 };
 	for (unsigned i = 0; i < 3; i++)
 		p->c[i] = (struct i8254_counter){
-			.mode = 3, .access = 3, .gate = i != 2, .n = 65536, .null_count = true};
+			.mode = 3, .access = 3, .gate = i != 2, .n = 65536, .null_count = true
+		};
 }
 
 static void load(struct i8254_counter *c, uint32_t written, int64_t t)

@@ -12,19 +12,19 @@
 #define I8254_HZ 1193182
 
 struct i8254_counter {
-	uint8_t mode;       /* 0 to 5 */
-	uint8_t access;     /* 1 low byte, 2 high byte, 3 low then high */
+	uint8_t mode;	/* 0 to 5 */
+	uint8_t access; /* 1 low byte, 2 high byte, 3 low then high */
 	bool bcd;
 	bool gate;
-	bool loaded;        /* a count was written since the mode */
-	bool triggered;     /* modes 1, 5: the gate rose since the count was written */
-	bool null_count;    /* no whole count since the control word */
-	uint32_t n;         /* count in effect, 1 to 65536 (or 10000) */
-	uint32_t next_n;    /* modes 2, 3: count that the next period takes, 0 for none */
-	int64_t start;      /* tick at which n began */
-	int64_t frozen;     /* ticks done when the gate fell; valid while the gate is low */
-	uint8_t write_low;  /* first half of a two-byte count */
-	bool write_high;    /* the second half is due */
+	bool loaded;	   /* a count was written since the mode */
+	bool triggered;	   /* modes 1, 5: the gate rose since the count was written */
+	bool null_count;   /* no whole count since the control word */
+	uint32_t n;	   /* count in effect, 1 to 65536 (or 10000) */
+	uint32_t next_n;   /* modes 2, 3: count that the next period takes, 0 for none */
+	int64_t start;	   /* tick at which n began */
+	int64_t frozen;	   /* ticks done when the gate fell; valid while the gate is low */
+	uint8_t write_low; /* first half of a two-byte count */
+	bool write_high;   /* the second half is due */
 	bool read_high;
 	bool count_latched, status_latched;
 	uint16_t latch;

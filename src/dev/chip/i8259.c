@@ -3,7 +3,7 @@
 #define CASCADE 2
 
 /* Inputs whose trigger mode software cannot set: 0, 1, 2 and 8, 13. */
-static const uint8_t elcr_writable[2] = {0xf8, 0xde};
+static const uint8_t elcr_writable[2] = { 0xf8, 0xde };
 
 /* How far an input is from the top priority, 0 to 7; 8 for none set. */
 static unsigned best(const struct i8259 *c, uint8_t set)
@@ -66,7 +66,7 @@ void i8259_reset(struct i8259_pair *p)
 	for (unsigned i = 0; i < 2; i++) {
 		uint8_t lines = p->chip[i].lines;
 
-		p->chip[i] = (struct i8259){.lines = lines, .lowest = 7};
+		p->chip[i] = (struct i8259){ .lines = lines, .lowest = 7 };
 	}
 	cascade(p);
 }

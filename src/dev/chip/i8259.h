@@ -9,14 +9,14 @@
 
 struct i8259 {
 	uint8_t irr, imr, isr;
-	uint8_t lines;      /* level of the inputs */
-	uint8_t elcr;       /* inputs that are level-triggered */
-	uint8_t base;       /* vector of input 0 */
-	uint8_t lowest;     /* input of lowest priority; 7 unless rotated */
-	uint8_t init_step;  /* next initialisation word (2, 3, 4), 0 when done */
+	uint8_t lines;	   /* level of the inputs */
+	uint8_t elcr;	   /* inputs that are level-triggered */
+	uint8_t base;	   /* vector of input 0 */
+	uint8_t lowest;	   /* input of lowest priority; 7 unless rotated */
+	uint8_t init_step; /* next initialisation word (2, 3, 4), 0 when done */
 	bool needs_icw4, single;
 	bool read_isr, poll, special_mask, auto_eoi, rotate_on_aeoi, special_nested;
-	bool level_mode;    /* ICW1 LTIM */
+	bool level_mode; /* ICW1 LTIM */
 };
 
 struct i8259_pair {

@@ -2,15 +2,15 @@
 
 #define REG_SELECT 0x00
 #define REG_WINDOW 0x10
-#define REG_EOI    0x40
-#define VERSION    (0x20u | (IOAPIC_PINS - 1) << 16)
+#define REG_EOI	   0x40
+#define VERSION	   (0x20u | (IOAPIC_PINS - 1) << 16)
 
 /* Delivery status (12) and remote IRR (14) are the chip's. */
 #define REDIR_WRITABLE 0xff0000000001afffull
 
 void ioapic_reset(struct ioapic *io)
 {
-	*io = (struct ioapic){.level = io->level};
+	*io = (struct ioapic){ .level = io->level };
 	for (unsigned i = 0; i < IOAPIC_PINS; i++)
 		io->redir[i] = IOAPIC_REDIR_MASKED;
 }

@@ -6,15 +6,15 @@
 
 #define IOAPIC_PINS 24
 
-#define IOAPIC_REDIR_MASKED     (1ull << 16)
-#define IOAPIC_REDIR_LEVEL      (1ull << 15)
+#define IOAPIC_REDIR_MASKED	(1ull << 16)
+#define IOAPIC_REDIR_LEVEL	(1ull << 15)
 #define IOAPIC_REDIR_REMOTE_IRR (1ull << 14)
-#define IOAPIC_REDIR_LOGICAL    (1ull << 11)
+#define IOAPIC_REDIR_LOGICAL	(1ull << 11)
 
 struct ioapic {
 	uint64_t redir[IOAPIC_PINS];
 	uint32_t level; /* pins that are asserted */
-	uint32_t edge;  /* rising edges not yet sent */
+	uint32_t edge;	/* rising edges not yet sent */
 	uint32_t select, id;
 };
 

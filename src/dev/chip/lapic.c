@@ -220,7 +220,7 @@ bool lapic_timer_expire(struct lapic *l)
 
 void lapic_write_deadline(struct lapic *l, uint64_t tsc, struct lapic_out *out)
 {
-	*out = (struct lapic_out){0};
+	*out = (struct lapic_out){ 0 };
 	if (LVT_TIMER_MODE(l->lvt_timer) != LAPIC_TSC_DEADLINE)
 		return;
 	l->tsc_deadline = tsc;
@@ -364,7 +364,7 @@ static void write_timer_reg(struct lapic *l, unsigned reg, uint32_t val, int64_t
 
 void lapic_write(struct lapic *l, unsigned reg, uint32_t val, int64_t now, struct lapic_out *out)
 {
-	*out = (struct lapic_out){0};
+	*out = (struct lapic_out){ 0 };
 	if (is_reserved(l, reg)) {
 		error(l, ESR_REGISTER);
 		return;
@@ -433,12 +433,11 @@ static bool x2_writable(unsigned reg, uint64_t *mask)
 	}
 }
 
-bool lapic_write_x2(struct lapic *l, unsigned reg, uint64_t val, int64_t now,
-		    struct lapic_out *out)
+bool lapic_write_x2(struct lapic *l, unsigned reg, uint64_t val, int64_t now, struct lapic_out *out)
 {
 	uint64_t mask;
 
-	*out = (struct lapic_out){0};
+	*out = (struct lapic_out){ 0 };
 	if (!lapic_is_x2(l) || !x2_writable(reg, &mask) || (val & ~mask))
 		return false;
 	switch (reg) {
@@ -462,7 +461,7 @@ bool lapic_write_base(struct lapic *l, uint64_t val, struct lapic_out *out)
 	uint64_t mode = APIC_BASE_ENABLE | APIC_BASE_X2APIC;
 	uint64_t was = l->base & mode, is = val & mode;
 
-	*out = (struct lapic_out){0};
+	*out = (struct lapic_out){ 0 };
 	if (val & ~(page | mode | APIC_BASE_BSP))
 		return false;
 	/* SDM 3A "x2APIC State Transitions": x2 without enable never; from x2 only to off; from off

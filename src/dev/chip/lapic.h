@@ -11,35 +11,59 @@
 
 /* Register numbers: the MMIO offset divided by 16, or the MSR minus 0x800. */
 enum {
-	LAPIC_ID = 0x02, LAPIC_VERSION = 0x03, LAPIC_TPR = 0x08, LAPIC_APR = 0x09, LAPIC_PPR = 0x0a,
-	LAPIC_EOI = 0x0b, LAPIC_RRD = 0x0c, LAPIC_LDR = 0x0d, LAPIC_DFR = 0x0e, LAPIC_SVR = 0x0f,
-	LAPIC_ISR = 0x10, LAPIC_TMR = 0x18, LAPIC_IRR = 0x20, LAPIC_ESR = 0x28,
-	LAPIC_LVT_CMCI = 0x2f, LAPIC_ICR = 0x30, LAPIC_ICR2 = 0x31, LAPIC_LVT_TIMER = 0x32,
-	LAPIC_LVT_THERMAL = 0x33, LAPIC_LVT_PERF = 0x34, LAPIC_LVT_LINT0 = 0x35,
-	LAPIC_LVT_LINT1 = 0x36, LAPIC_LVT_ERROR = 0x37, LAPIC_ICOUNT = 0x38, LAPIC_CCOUNT = 0x39,
-	LAPIC_DIVIDE = 0x3e, LAPIC_SELF_IPI = 0x3f,
+	LAPIC_ID = 0x02,
+	LAPIC_VERSION = 0x03,
+	LAPIC_TPR = 0x08,
+	LAPIC_APR = 0x09,
+	LAPIC_PPR = 0x0a,
+	LAPIC_EOI = 0x0b,
+	LAPIC_RRD = 0x0c,
+	LAPIC_LDR = 0x0d,
+	LAPIC_DFR = 0x0e,
+	LAPIC_SVR = 0x0f,
+	LAPIC_ISR = 0x10,
+	LAPIC_TMR = 0x18,
+	LAPIC_IRR = 0x20,
+	LAPIC_ESR = 0x28,
+	LAPIC_LVT_CMCI = 0x2f,
+	LAPIC_ICR = 0x30,
+	LAPIC_ICR2 = 0x31,
+	LAPIC_LVT_TIMER = 0x32,
+	LAPIC_LVT_THERMAL = 0x33,
+	LAPIC_LVT_PERF = 0x34,
+	LAPIC_LVT_LINT0 = 0x35,
+	LAPIC_LVT_LINT1 = 0x36,
+	LAPIC_LVT_ERROR = 0x37,
+	LAPIC_ICOUNT = 0x38,
+	LAPIC_CCOUNT = 0x39,
+	LAPIC_DIVIDE = 0x3e,
+	LAPIC_SELF_IPI = 0x3f,
 };
 
-#define APIC_BASE_BSP    (1u << 8)
+#define APIC_BASE_BSP	 (1u << 8)
 #define APIC_BASE_X2APIC (1u << 10)
 #define APIC_BASE_ENABLE (1u << 11)
 
-#define LVT_MASKED      (1u << 16)
-#define LVT_LEVEL       (1u << 15)
-#define LVT_REMOTE_IRR  (1u << 14)
-#define LVT_MODE(lvt)   ((lvt) >> 8 & 7)
-#define LVT_TIMER_MODE(lvt) ((lvt) >> 17 & 3)
-#define SVR_ENABLE      (1u << 8)
+#define LVT_MASKED	     (1u << 16)
+#define LVT_LEVEL	     (1u << 15)
+#define LVT_REMOTE_IRR	     (1u << 14)
+#define LVT_MODE(lvt)	     ((lvt) >> 8 & 7)
+#define LVT_TIMER_MODE(lvt)  ((lvt) >> 17 & 3)
+#define SVR_ENABLE	     (1u << 8)
 #define SVR_NO_EOI_BROADCAST (1u << 12)
-#define ESR_SEND_ILLEGAL    (1u << 5)
-#define ESR_RECEIVE_ILLEGAL (1u << 6)
-#define ESR_REGISTER        (1u << 7)
+#define ESR_SEND_ILLEGAL     (1u << 5)
+#define ESR_RECEIVE_ILLEGAL  (1u << 6)
+#define ESR_REGISTER	     (1u << 7)
 
-enum lapic_timer_mode { LAPIC_ONESHOT, LAPIC_PERIODIC, LAPIC_TSC_DEADLINE };
+enum lapic_timer_mode {
+	LAPIC_ONESHOT,
+	LAPIC_PERIODIC,
+	LAPIC_TSC_DEADLINE
+};
 
 struct lapic {
-	uint32_t id;      /* 8 bits wide as an xAPIC, all 32 as an x2APIC */
-	uint64_t base;    /* IA32_APIC_BASE */
+	uint32_t id;   /* 8 bits wide as an xAPIC, all 32 as an x2APIC */
+	uint64_t base; /* IA32_APIC_BASE */
 	unsigned phys_bits;
 	uint32_t tpr, ldr, dfr, svr;
 	uint32_t isr[8], irr[8], tmr[8];
@@ -48,14 +72,14 @@ struct lapic {
 	uint32_t lvt_timer, lvt_thermal, lvt_perf, lvt_lint0, lvt_lint1, lvt_error;
 	uint32_t icount, divide;
 	int64_t timer_start_ns; /* when icount was written */
-	uint64_t tsc_deadline;  /* guest TSC; 0 is disarmed */
+	uint64_t tsc_deadline;	/* guest TSC; 0 is disarmed */
 };
 
 /* What an access sends out. */
 struct lapic_out {
-	bool ipi;      /* send msg by shorthand */
-	bool eoi;      /* tell the I/O APICs that eoi_vector, level-triggered, is done */
-	bool timer;    /* look at lapic_timer_next again */
+	bool ipi;	   /* send msg by shorthand */
+	bool eoi;	   /* tell the I/O APICs that eoi_vector, level-triggered, is done */
+	bool timer;	   /* look at lapic_timer_next again */
 	uint8_t shorthand; /* 0 dest, 1 self, 2 all, 3 all but self */
 	uint8_t eoi_vector;
 	struct apic_msg msg;

@@ -5,23 +5,37 @@
 
 #define NS 1000000000ll
 
-enum { SECONDS, SECONDS_ALARM, MINUTES, MINUTES_ALARM, HOURS, HOURS_ALARM, WEEKDAY, DAY, MONTH,
-       YEAR, REG_A, REG_B, REG_C, REG_D };
+enum {
+	SECONDS,
+	SECONDS_ALARM,
+	MINUTES,
+	MINUTES_ALARM,
+	HOURS,
+	HOURS_ALARM,
+	WEEKDAY,
+	DAY,
+	MONTH,
+	YEAR,
+	REG_A,
+	REG_B,
+	REG_C,
+	REG_D
+};
 
-#define A_UIP   0x80
-#define A_DV    0x70
-#define A_RS    0x0f
-#define B_SET   0x80
-#define B_PIE   0x40
-#define B_AIE   0x20
-#define B_UIE   0x10
-#define B_DM    0x04 /* binary */
-#define B_24H   0x02
-#define C_IRQF  0x80
-#define C_PF    0x40
-#define C_AF    0x20
-#define C_UF    0x10
-#define D_VRT   0x80
+#define A_UIP  0x80
+#define A_DV   0x70
+#define A_RS   0x0f
+#define B_SET  0x80
+#define B_PIE  0x40
+#define B_AIE  0x20
+#define B_UIE  0x10
+#define B_DM   0x04 /* binary */
+#define B_24H  0x02
+#define C_IRQF 0x80
+#define C_PF   0x40
+#define C_AF   0x20
+#define C_UF   0x10
+#define D_VRT  0x80
 
 /* UIP rises 244 us before the update, which takes 1984 us with a 32 kHz crystal. */
 #define UPDATE_NS ((244 + 1984) * 1000ll)

@@ -17,7 +17,7 @@ struct mc146818 {
 			   * but while it stands still (SET, or the divider in reset) */
 	uint8_t index;
 	int64_t base_ns;
-	int64_t seen_ns;  /* calendar time up to which events were turned into flags */
+	int64_t seen_ns; /* calendar time up to which events were turned into flags */
 };
 
 /* wall_ns: the host's time at guest time 0. Clears the CMOS memory. */

@@ -21,7 +21,7 @@ static void set_defaults(struct ps2 *p)
 
 void ps2_reset(struct ps2 *p, bool is_mouse)
 {
-	*p = (struct ps2){.is_mouse = is_mouse, .scanning = !is_mouse};
+	*p = (struct ps2){ .is_mouse = is_mouse, .scanning = !is_mouse };
 	set_defaults(p);
 }
 

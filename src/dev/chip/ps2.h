@@ -11,11 +11,11 @@
 
 struct ps2 {
 	bool is_mouse;
-	bool scanning;   /* keyboard: scanning; mouse: data reporting */
+	bool scanning;	 /* keyboard: scanning; mouse: data reporting */
 	uint8_t expects; /* command whose argument is due, or 0 */
-	uint8_t set;     /* keyboard: scan code set, 1 to 3 */
+	uint8_t set;	 /* keyboard: scan code set, 1 to 3 */
 	uint8_t leds, typematic, rate, resolution, status;
-	uint8_t last;    /* for "resend" */
+	uint8_t last; /* for "resend" */
 	uint8_t queue[PS2_QUEUE];
 	uint8_t head, n;
 };

@@ -8,7 +8,7 @@
 #define IIR_NONE    0x01
 #define IIR_MODEM   0x00
 #define IIR_THRE    0x02
-#define IIR_RX      0x04
+#define IIR_RX	    0x04
 #define IIR_LINE    0x06
 #define IIR_TIMEOUT 0x0c
 #define IIR_FIFOS   0xc0
@@ -19,28 +19,28 @@
 
 #define LCR_DLAB 0x80
 
-#define LSR_DR   0x01
-#define LSR_OE   0x02
-#define LSR_FE   0x08
-#define LSR_BI   0x10
-#define LSR_THRE 0x20
-#define LSR_TEMT 0x40
+#define LSR_DR	       0x01
+#define LSR_OE	       0x02
+#define LSR_FE	       0x08
+#define LSR_BI	       0x10
+#define LSR_THRE       0x20
+#define LSR_TEMT       0x40
 #define LSR_FIFO_ERROR 0x80
 
 #define MSR_DCTS 0x01
 #define MSR_DDSR 0x02
 #define MSR_TERI 0x04
 #define MSR_DDCD 0x08
-#define MSR_CTS  0x10
-#define MSR_DSR  0x20
-#define MSR_RI   0x40
-#define MSR_DCD  0x80
+#define MSR_CTS	 0x10
+#define MSR_DSR	 0x20
+#define MSR_RI	 0x40
+#define MSR_DCD	 0x80
 
 void uart16550_reset(struct uart16550 *u)
 {
 	uint8_t modem_in = u->modem_in, scr = u->scr;
 
-	*u = (struct uart16550){.modem_in = modem_in, .scr = scr, .divisor = 12};
+	*u = (struct uart16550){ .modem_in = modem_in, .scr = scr, .divisor = 12 };
 }
 
 static bool fifos(const struct uart16550 *u)
@@ -55,7 +55,7 @@ static unsigned depth(const struct uart16550 *u)
 
 static unsigned trigger(const struct uart16550 *u)
 {
-	static const uint8_t level[4] = {1, 4, 8, 14};
+	static const uint8_t level[4] = { 1, 4, 8, 14 };
 
 	return fifos(u) ? level[u->fcr >> 6] : 1;
 }

@@ -20,11 +20,11 @@ struct uart16550 {
 	uint8_t ier, fcr, lcr, mcr, scr;
 	uint8_t lsr_errors; /* OE PE FE BI, until LSR is read */
 	uint8_t msr_delta;
-	uint8_t modem_in;   /* CTS DSR RI DCD pins in MSR's bits 4-7 */
+	uint8_t modem_in; /* CTS DSR RI DCD pins in MSR's bits 4-7 */
 	uint16_t divisor;
 	uint8_t rx[UART16550_FIFO], tx[UART16550_FIFO];
 	uint8_t rx_head, rx_n, tx_head, tx_n;
-	bool thre_pending;  /* the THRE interrupt has not been taken back by a read of IIR */
+	bool thre_pending; /* the THRE interrupt has not been taken back by a read of IIR */
 };
 
 /* Master reset. modem_in is kept: DCD, DSR and CTS are the far end's. */

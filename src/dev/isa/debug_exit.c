@@ -21,9 +21,10 @@ static void debug_exit_write(void *dev, uint64_t off, unsigned size, uint64_t va
 	d->cfg.fn(d->cfg.arg, (uint32_t)val);
 }
 
-static const struct io_ops debug_exit_io = {
-	.read = debug_exit_read, .write = debug_exit_write, .max = 4};
-static const struct dev_ops debug_exit_ops = {.name = "debug-exit", .free = free};
+static const struct io_ops debug_exit_io = { .read = debug_exit_read,
+					     .write = debug_exit_write,
+					     .max = 4 };
+static const struct dev_ops debug_exit_ops = { .name = "debug-exit", .free = free };
 
 int debug_exit_new(struct dev *out, struct iospace *pio, const struct debug_exit_cfg *cfg,
 		   struct err *err)
@@ -38,6 +39,6 @@ int debug_exit_new(struct dev *out, struct iospace *pio, const struct debug_exit
 
 	if (ret < 0)
 		return err_wrap(err, "debug exit at port %#x", cfg->port);
-	*out = (struct dev){&debug_exit_ops, move_ptr(&d)};
+	*out = (struct dev){ &debug_exit_ops, move_ptr(&d) };
 	return 0;
 }

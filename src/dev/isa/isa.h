@@ -29,8 +29,7 @@ struct serial_cfg {
 	struct irq_line irq;
 	struct chr *chr;
 };
-int serial_new(struct dev *out, struct iospace *pio, const struct serial_cfg *cfg,
-	       struct err *err);
+int serial_new(struct dev *out, struct iospace *pio, const struct serial_cfg *cfg, struct err *err);
 
 /* An 8254 at port ... port+3; counter 0 drives irq, counter 2 is behind the control port (0x61 in
  * a PC): gate, speaker, OUT2 and the refresh toggle.

@@ -41,7 +41,7 @@ static void update_irqs(struct kbc *k, bool new_byte)
 static struct wish wishes(struct kbc *k)
 {
 	bool a20 = i8042_a20(&k->chip) || (k->control & CONTROL_A20);
-	struct wish w = {.reset = k->chip.reset_asked, .a20_changed = a20 != k->a20, .a20 = a20};
+	struct wish w = { .reset = k->chip.reset_asked, .a20_changed = a20 != k->a20, .a20 = a20 };
 
 	k->chip.reset_asked = false;
 	k->a20 = a20;
@@ -122,9 +122,9 @@ static void control_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 	grant(k, w);
 }
 
-static const struct io_ops data_io = {.read = data_read, .write = data_write, .max = 1};
-static const struct io_ops command_io = {.read = command_read, .write = command_write, .max = 1};
-static const struct io_ops control_io = {.read = control_read, .write = control_write, .max = 1};
+static const struct io_ops data_io = { .read = data_read, .write = data_write, .max = 1 };
+static const struct io_ops command_io = { .read = command_read, .write = command_write, .max = 1 };
+static const struct io_ops control_io = { .read = control_read, .write = control_write, .max = 1 };
 
 static void kbc_reset(void *dev)
 {
@@ -147,7 +147,7 @@ static void kbc_free(void *dev)
 	free(k);
 }
 
-static const struct dev_ops kbc_ops = {.name = "kbc", .reset = kbc_reset, .free = kbc_free};
+static const struct dev_ops kbc_ops = { .name = "kbc", .reset = kbc_reset, .free = kbc_free };
 
 int kbc_new(struct dev *out, struct iospace *pio, const struct kbc_cfg *cfg, struct err *err)
 {
@@ -164,6 +164,6 @@ int kbc_new(struct dev *out, struct iospace *pio, const struct kbc_cfg *cfg, str
 	    iospace_map(pio, cfg->control_port, 1, &control_io, k, err) < 0)
 		return err_wrap(err, "keyboard controller");
 	pthread_mutex_init(&k->lock, NULL);
-	*out = (struct dev){&kbc_ops, move_ptr(&k)};
+	*out = (struct dev){ &kbc_ops, move_ptr(&k) };
 	return 0;
 }

@@ -12,11 +12,11 @@
 #include <pthread.h>
 
 /* The control port. IBM PC/AT Technical Reference, "Port B". */
-#define CONTROL_GATE2   0x01
+#define CONTROL_GATE2	0x01
 #define CONTROL_SPEAKER 0x02
 #define CONTROL_REFRESH 0x10 /* toggles with each refresh of the RAM, every 15.085 us */
-#define CONTROL_OUT2    0x20
-#define REFRESH_NS      15085
+#define CONTROL_OUT2	0x20
+#define REFRESH_NS	15085
 
 struct pit {
 	pthread_mutex_t lock; /* guards chip and control, and orders changes of the wire */
@@ -74,7 +74,7 @@ static void pit_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 	pthread_mutex_unlock(&p->lock);
 }
 
-static const struct io_ops pit_io = {.read = pit_read, .write = pit_write, .max = 1};
+static const struct io_ops pit_io = { .read = pit_read, .write = pit_write, .max = 1 };
 
 static uint64_t control_read(void *dev, uint64_t off, unsigned size)
 {
@@ -103,7 +103,7 @@ static void control_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 	pthread_mutex_unlock(&p->lock);
 }
 
-static const struct io_ops control_io = {.read = control_read, .write = control_write, .max = 1};
+static const struct io_ops control_io = { .read = control_read, .write = control_write, .max = 1 };
 
 static void pit_reset(void *dev)
 {
@@ -126,7 +126,7 @@ static void pit_free(void *dev)
 	free(p);
 }
 
-static const struct dev_ops pit_ops = {.name = "pit", .reset = pit_reset, .free = pit_free};
+static const struct dev_ops pit_ops = { .name = "pit", .reset = pit_reset, .free = pit_free };
 
 int pit_new(struct dev *out, struct iospace *pio, const struct pit_cfg *cfg, struct err *err)
 {
@@ -135,12 +135,12 @@ int pit_new(struct dev *out, struct iospace *pio, const struct pit_cfg *cfg, str
 	if (!p)
 		return err_set(err, ENOMEM, "pit");
 	p->cfg = *cfg;
-	p->timer = (struct timer){.fn = on_rise, .arg = p, .deadline_ns = INT64_MAX};
+	p->timer = (struct timer){ .fn = on_rise, .arg = p, .deadline_ns = INT64_MAX };
 	i8254_reset(&p->chip);
 	if (iospace_map(pio, cfg->port, 4, &pit_io, p, err) < 0 ||
 	    iospace_map(pio, cfg->control_port, 1, &control_io, p, err) < 0)
 		return err_wrap(err, "pit");
 	pthread_mutex_init(&p->lock, NULL);
-	*out = (struct dev){&pit_ops, move_ptr(&p)};
+	*out = (struct dev){ &pit_ops, move_ptr(&p) };
 	return 0;
 }

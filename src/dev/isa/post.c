@@ -24,8 +24,8 @@ static void post_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 	atomic_store_explicit(&p->code, (uint8_t)val, memory_order_relaxed);
 }
 
-static const struct io_ops post_io = {.read = post_read, .write = post_write, .max = 1};
-static const struct dev_ops post_ops = {.name = "post", .free = free};
+static const struct io_ops post_io = { .read = post_read, .write = post_write, .max = 1 };
+static const struct dev_ops post_ops = { .name = "post", .free = free };
 
 int post_new(struct dev *out, struct iospace *pio, uint16_t port, struct err *err)
 {
@@ -38,6 +38,6 @@ int post_new(struct dev *out, struct iospace *pio, uint16_t port, struct err *er
 
 	if (ret < 0)
 		return err_wrap(err, "diagnostic port %#x", port);
-	*out = (struct dev){&post_ops, move_ptr(&p)};
+	*out = (struct dev){ &post_ops, move_ptr(&p) };
 	return 0;
 }

@@ -11,11 +11,11 @@
 #include <pthread.h>
 
 /* CMOS bytes by the custom of PC firmware. */
-#define CMOS_BASE_KIB      0x15 /* 2 bytes: below 1 MiB */
+#define CMOS_BASE_KIB	   0x15 /* 2 bytes: below 1 MiB */
 #define CMOS_EXTENDED_KIB  0x17 /* 2 bytes: from 1 MiB, at most 63 MiB; again at 0x30 */
 #define CMOS_EXTENDED2_KIB 0x30
-#define CMOS_ABOVE_16M     0x34 /* 2 bytes: in 64 KiB, from 16 MiB to the hole */
-#define CMOS_ABOVE_4G      0x5b /* 3 bytes: in 64 KiB */
+#define CMOS_ABOVE_16M	   0x34 /* 2 bytes: in 64 KiB, from 16 MiB to the hole */
+#define CMOS_ABOVE_4G	   0x5b /* 3 bytes: in 64 KiB */
 
 struct rtc {
 	pthread_mutex_t lock; /* guards chip, and orders changes of the wire */
@@ -79,7 +79,7 @@ static void rtc_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 	pthread_mutex_unlock(&r->lock);
 }
 
-static const struct io_ops rtc_io = {.read = rtc_read, .write = rtc_write, .max = 1};
+static const struct io_ops rtc_io = { .read = rtc_read, .write = rtc_write, .max = 1 };
 
 static void set16(struct rtc *r, unsigned at, uint64_t val)
 {
@@ -119,7 +119,7 @@ static void rtc_free(void *dev)
 	free(r);
 }
 
-static const struct dev_ops rtc_ops = {.name = "rtc", .reset = rtc_reset, .free = rtc_free};
+static const struct dev_ops rtc_ops = { .name = "rtc", .reset = rtc_reset, .free = rtc_free };
 
 int rtc_new(struct dev *out, struct iospace *pio, const struct rtc_cfg *cfg, struct err *err)
 {
@@ -128,7 +128,7 @@ int rtc_new(struct dev *out, struct iospace *pio, const struct rtc_cfg *cfg, str
 	if (!r)
 		return err_set(err, ENOMEM, "rtc");
 	r->cfg = *cfg;
-	r->timer = (struct timer){.fn = on_time, .arg = r, .deadline_ns = INT64_MAX};
+	r->timer = (struct timer){ .fn = on_time, .arg = r, .deadline_ns = INT64_MAX };
 	mc146818_init(&r->chip, cfg->wall_ns);
 	tell_memory(r);
 
@@ -137,6 +137,6 @@ int rtc_new(struct dev *out, struct iospace *pio, const struct rtc_cfg *cfg, str
 	if (ret < 0)
 		return err_wrap(err, "rtc at port %#x", cfg->port);
 	pthread_mutex_init(&r->lock, NULL);
-	*out = (struct dev){&rtc_ops, move_ptr(&r)};
+	*out = (struct dev){ &rtc_ops, move_ptr(&r) };
 	return 0;
 }

@@ -54,7 +54,7 @@ static void serial_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 		chr_accept(s->cfg.chr);
 }
 
-static const struct io_ops serial_io = {.read = serial_read, .write = serial_write, .max = 1};
+static const struct io_ops serial_io = { .read = serial_read, .write = serial_write, .max = 1 };
 
 static unsigned front_room(void *arg)
 {
@@ -91,10 +91,9 @@ static void serial_start(void *dev)
 {
 	struct serial *s = dev;
 
-	chr_start(s->cfg.chr, (struct chr_front){.room = front_room,
-						 .rx = front_rx,
-						 .rx_break = front_break,
-						 .arg = s});
+	chr_start(s->cfg.chr,
+		  (struct chr_front){
+			  .room = front_room, .rx = front_rx, .rx_break = front_break, .arg = s });
 }
 
 static void serial_reset(void *dev)
@@ -116,10 +115,10 @@ static void serial_free(void *dev)
 }
 
 static const struct dev_ops serial_ops = {
-	.name = "serial", .start = serial_start, .reset = serial_reset, .free = serial_free};
+	.name = "serial", .start = serial_start, .reset = serial_reset, .free = serial_free
+};
 
-int serial_new(struct dev *out, struct iospace *pio, const struct serial_cfg *cfg,
-	       struct err *err)
+int serial_new(struct dev *out, struct iospace *pio, const struct serial_cfg *cfg, struct err *err)
 {
 	AUTO_FREE struct serial *s = calloc(1, sizeof(*s));
 
@@ -134,6 +133,6 @@ int serial_new(struct dev *out, struct iospace *pio, const struct serial_cfg *cf
 	if (ret < 0)
 		return err_wrap(err, "serial at port %#x", cfg->port);
 	pthread_mutex_init(&s->lock, NULL);
-	*out = (struct dev){&serial_ops, move_ptr(&s)};
+	*out = (struct dev){ &serial_ops, move_ptr(&s) };
 	return 0;
 }

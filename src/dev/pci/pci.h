@@ -16,29 +16,29 @@ struct io_ops;
 struct iospace;
 struct pci_bus;
 
-#define PCI_CONFIG_BYTES 4096
+#define PCI_CONFIG_BYTES   4096
 #define PCI_DEVFN(dev, fn) ((dev) << 3 | (fn))
 
-#define PCI_VENDOR_ID    0x00
-#define PCI_DEVICE_ID    0x02
-#define PCI_COMMAND      0x04
-#define PCI_STATUS       0x06
-#define PCI_REVISION     0x08
-#define PCI_CLASS        0x09
-#define PCI_HEADER_TYPE  0x0e
-#define PCI_BAR0         0x10
-#define PCI_SUBVENDOR    0x2c
-#define PCI_SUBDEVICE    0x2e
-#define PCI_CAP_POINTER  0x34
-#define PCI_IRQ_LINE     0x3c
-#define PCI_IRQ_PIN      0x3d
+#define PCI_VENDOR_ID	0x00
+#define PCI_DEVICE_ID	0x02
+#define PCI_COMMAND	0x04
+#define PCI_STATUS	0x06
+#define PCI_REVISION	0x08
+#define PCI_CLASS	0x09
+#define PCI_HEADER_TYPE 0x0e
+#define PCI_BAR0	0x10
+#define PCI_SUBVENDOR	0x2c
+#define PCI_SUBDEVICE	0x2e
+#define PCI_CAP_POINTER 0x34
+#define PCI_IRQ_LINE	0x3c
+#define PCI_IRQ_PIN	0x3d
 
-#define PCI_COMMAND_IO     0x0001
-#define PCI_COMMAND_MEMORY 0x0002
-#define PCI_COMMAND_MASTER 0x0004
+#define PCI_COMMAND_IO	    0x0001
+#define PCI_COMMAND_MEMORY  0x0002
+#define PCI_COMMAND_MASTER  0x0004
 #define PCI_COMMAND_NO_INTX 0x0400
-#define PCI_STATUS_INTX    0x0008
-#define PCI_STATUS_CAPS    0x0010
+#define PCI_STATUS_INTX	    0x0008
+#define PCI_STATUS_CAPS	    0x0010
 
 /* A region that the guest places. len: a power of two, at least 16 (memory) or 4 (I/O) bytes; 0
  * for none. A 64-bit BAR takes two slots, the second one's len is 0.
@@ -47,8 +47,8 @@ struct pci_bar {
 	uint64_t len;
 	bool io, is64, prefetch;
 	const struct io_ops *ops; /* called like any iospace region */
-	void *dev;                /* borrowed */
-	uint64_t at;              /* where it is mapped; guarded by the bus */
+	void *dev;		  /* borrowed */
+	uint64_t at;		  /* where it is mapped; guarded by the bus */
 	bool mapped;
 };
 
@@ -62,11 +62,11 @@ struct pci_func {
 	uint8_t w1c[PCI_CONFIG_BYTES];
 	uint8_t power_on[PCI_CONFIG_BYTES]; /* cfg at pci_bus_add, put back by reset */
 	struct pci_bar bar[6];
-	uint8_t next_cap;         /* where the next capability goes */
+	uint8_t next_cap; /* where the next capability goes */
 	uint8_t last_cap;
 	uint8_t devfn;
-	struct pci_bus *bus;      /* set by pci_bus_add */
-	struct irq_line intx;     /* bound by pci_bus_add if cfg names a pin */
+	struct pci_bus *bus;  /* set by pci_bus_add */
+	struct irq_line intx; /* bound by pci_bus_add if cfg names a pin */
 	/* Called after a write to cfg, with the bus's lock held; may be NULL. */
 	void (*written)(void *dev, unsigned off, unsigned size);
 	void *dev; /* for written; borrowed */
@@ -76,7 +76,7 @@ struct pci_ids {
 	uint16_t vendor, device, subvendor, subdevice;
 	uint32_t class_code; /* 24 bits: class, subclass, interface */
 	uint8_t revision;
-	uint8_t pin;         /* 0 none, 1 to 4: INTA to INTD */
+	uint8_t pin; /* 0 none, 1 to 4: INTA to INTD */
 };
 
 /* Fill f's header (type 0) and forget everything else. */
@@ -89,13 +89,13 @@ void pci_func_bar(struct pci_func *f, unsigned i, const struct pci_bar *bar);
 unsigned pci_func_cap(struct pci_func *f, uint8_t id, unsigned len);
 
 struct pci_bus_cfg {
-	uint16_t address_port;       /* 8 ports: 0xcf8 in a PC; the byte at +1 is reset control */
+	uint16_t address_port; /* 8 ports: 0xcf8 in a PC; the byte at +1 is reset control */
 	uint64_t ecam_base;
-	unsigned ecam_buses;         /* 1 MiB each; only bus 0 has functions */
-	struct iospace *pio, *mmio;  /* borrowed */
-	struct irq_line intx[4];     /* interrupt wires A to D of the root bus */
+	unsigned ecam_buses;	    /* 1 MiB each; only bus 0 has functions */
+	struct iospace *pio, *mmio; /* borrowed */
+	struct irq_line intx[4];    /* interrupt wires A to D of the root bus */
 	struct msi_sink msi;
-	void (*reset)(void *arg);    /* reset control was written; vCPU's thread, no lock held */
+	void (*reset)(void *arg); /* reset control was written; vCPU's thread, no lock held */
 	void *arg;
 };
 

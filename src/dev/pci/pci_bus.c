@@ -18,10 +18,12 @@
 /* The chips whose ids the bridges bear: Intel 82G33 (MCH) and 82801IB (ICH9 LPC). Both are known to
  * every guest and none works around a flaw in them that matters here.
  */
-static const struct pci_ids host_bridge_ids = {
-	.vendor = 0x8086, .device = 0x29c0, .class_code = 0x060000};
+static const struct pci_ids host_bridge_ids = { .vendor = 0x8086,
+						.device = 0x29c0,
+						.class_code = 0x060000 };
 static const struct pci_ids isa_bridge_ids = {
-	.vendor = 0x8086, .device = 0x2918, .class_code = 0x060100, .revision = 2};
+	.vendor = 0x8086, .device = 0x2918, .class_code = 0x060100, .revision = 2
+};
 
 struct pci_bus {
 	pthread_mutex_t lock; /* guards func, address, reset_control and each function's state */
@@ -78,7 +80,8 @@ static void update_bars(struct pci_func *f)
 	}
 }
 
-/* Put the function's interrupt on its wire unless the command register forbids it. Needs the lock. */
+/* Put the function's interrupt on its wire unless the command register forbids it. Needs the lock.
+ */
 static void drive_intx(const struct pci_func *f)
 {
 	bool silent = load16(f->cfg + PCI_COMMAND) & PCI_COMMAND_NO_INTX;
@@ -111,7 +114,7 @@ static void config_write(struct pci_bus *bus, unsigned devfn, unsigned off, unsi
 		uint8_t byte = (uint8_t)(val >> (i * 8)), *c = &f->cfg[off + i];
 
 		*c = (uint8_t)((*c & ~f->writable[off + i]) | (byte & f->writable[off + i]));
-		*c &= (uint8_t)~(byte & f->w1c[off + i]);
+		*c &= (uint8_t) ~(byte & f->w1c[off + i]);
 	}
 	if (off < PCI_BAR0 + 24) {
 		update_bars(f);
@@ -175,7 +178,7 @@ static void port_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 		bus->cfg.reset(bus->cfg.arg);
 }
 
-static const struct io_ops port_io = {.read = port_read, .write = port_write, .max = 4};
+static const struct io_ops port_io = { .read = port_read, .write = port_write, .max = 4 };
 
 static uint64_t ecam_read(void *dev, uint64_t off, unsigned size)
 {
@@ -200,7 +203,7 @@ static void ecam_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 	pthread_mutex_unlock(&bus->lock);
 }
 
-static const struct io_ops ecam_io = {.read = ecam_read, .write = ecam_write, .max = 4};
+static const struct io_ops ecam_io = { .read = ecam_read, .write = ecam_write, .max = 4 };
 
 void pci_intx(struct pci_func *f, bool level)
 {
@@ -262,7 +265,7 @@ static void bus_free(void *dev)
 	free(bus);
 }
 
-static const struct dev_ops bus_ops = {.name = "pci", .reset = bus_reset, .free = bus_free};
+static const struct dev_ops bus_ops = { .name = "pci", .reset = bus_reset, .free = bus_free };
 
 int pci_bus_new(struct dev *out, struct pci_bus **bus, const struct pci_bus_cfg *cfg,
 		struct err *err)
@@ -283,6 +286,6 @@ int pci_bus_new(struct dev *out, struct pci_bus **bus, const struct pci_bus_cfg 
 		return err_wrap(err, "PCI");
 	pthread_mutex_init(&b->lock, NULL);
 	*bus = b;
-	*out = (struct dev){&bus_ops, move_ptr(&b)};
+	*out = (struct dev){ &bus_ops, move_ptr(&b) };
 	return 0;
 }

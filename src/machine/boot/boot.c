@@ -118,7 +118,7 @@ int boot_load_image(struct boot **out, const char *name, const void *image, size
 	if (!b)
 		return err_set(err, ENOMEM, "%s", name);
 	b->append = append;
-	b->kernel = (struct boot_file){.data = malloc(len + 1), .len = len, .text = name};
+	b->kernel = (struct boot_file){ .data = malloc(len + 1), .len = len, .text = name };
 	if (!b->kernel.data) {
 		ret = err_set(err, ENOMEM, "%s", name);
 	} else {
@@ -146,7 +146,7 @@ void boot_free(struct boot *b)
 int boot_place(const struct boot *b, const struct boot_board *board, struct boot_entry *entry,
 	       struct err *err)
 {
-	*entry = (struct boot_entry){0};
+	*entry = (struct boot_entry){ 0 };
 	switch (b->kind) {
 	case BOOT_LINUX: return linux_place(b, board, entry, err);
 	case BOOT_PVH: return pvh_place(b, board, entry, err);
@@ -164,14 +164,14 @@ unsigned boot_memory_map(const struct physmap *pm, struct boot_range map[BOOT_MA
 	uint64_t low = boot_low_ram(pm);
 	unsigned n = 0;
 
-	map[n++] = (struct boot_range){0, LOW_RAM_END, E820_RAM};
-	map[n++] = (struct boot_range){EBDA_BASE, VGA_BASE - EBDA_BASE, E820_RESERVED};
-	map[n++] = (struct boot_range){ACPI_BASE, ACPI_END - ACPI_BASE, E820_RESERVED};
+	map[n++] = (struct boot_range){ 0, LOW_RAM_END, E820_RAM };
+	map[n++] = (struct boot_range){ EBDA_BASE, VGA_BASE - EBDA_BASE, E820_RESERVED };
+	map[n++] = (struct boot_range){ ACPI_BASE, ACPI_END - ACPI_BASE, E820_RESERVED };
 	if (low > HIGH_RAM_BASE)
-		map[n++] = (struct boot_range){HIGH_RAM_BASE, low - HIGH_RAM_BASE, E820_RAM};
-	map[n++] = (struct boot_range){ECAM_BASE, ECAM_BUSES * MiB, E820_RESERVED};
+		map[n++] = (struct boot_range){ HIGH_RAM_BASE, low - HIGH_RAM_BASE, E820_RAM };
+	map[n++] = (struct boot_range){ ECAM_BASE, ECAM_BUSES * MiB, E820_RESERVED };
 	if (pm->ram_bytes > low)
-		map[n++] = (struct boot_range){4 * GiB, pm->ram_bytes - low, E820_RAM};
+		map[n++] = (struct boot_range){ 4 * GiB, pm->ram_bytes - low, E820_RAM };
 	return n;
 }
 

@@ -16,7 +16,10 @@ struct vcpu;
 
 /* Register state in which the boot processor enters the kernel. */
 struct boot_entry {
-	enum { BOOT_FLAT32, BOOT_LONG64 } mode; /* paging off; or on, with the tables at cr3 */
+	enum {
+		BOOT_FLAT32,
+		BOOT_LONG64
+	} mode; /* paging off; or on, with the tables at cr3 */
 	uint64_t rip, rsp;
 	uint64_t rax, rbx, rsi;
 	gpa_t cr3;
@@ -29,7 +32,7 @@ struct boot_cfg {
 	const char *kernel;  /* path */
 	const char **initrd; /* paths, for multiboot each with a command line behind a space */
 	unsigned n_initrd;
-	const char *append;  /* never NULL */
+	const char *append; /* never NULL */
 };
 
 /* Read the files and see that they can be started. cfg's strings are borrowed. Errors say which

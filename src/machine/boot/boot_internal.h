@@ -10,7 +10,11 @@ struct boot_file {
 	const char *text; /* as the user gave it: path, maybe a command line; borrowed */
 };
 
-enum boot_kind { BOOT_LINUX, BOOT_PVH, BOOT_MULTIBOOT };
+enum boot_kind {
+	BOOT_LINUX,
+	BOOT_PVH,
+	BOOT_MULTIBOOT
+};
 
 struct boot {
 	enum boot_kind kind;
@@ -66,7 +70,7 @@ int multiboot_place(const struct boot *b, const struct boot_board *board, struct
 struct elf {
 	const struct boot_file *f; /* borrowed */
 	bool is64;
-	uint64_t entry;  /* as the header has it: a virtual address */
+	uint64_t entry; /* as the header has it: a virtual address */
 	uint64_t phoff;
 	unsigned phentsize, phnum;
 };

@@ -10,7 +10,7 @@ bool elf_open(struct elf *e, const struct boot_file *f)
 {
 	const uint8_t *p = f->data;
 
-	*e = (struct elf){.f = f};
+	*e = (struct elf){ .f = f };
 	if (f->len < sizeof(Elf32_Ehdr) || memcmp(p, ELFMAG, SELFMAG) != 0 ||
 	    p[EI_DATA] != ELFDATA2LSB)
 		return false;
@@ -18,14 +18,14 @@ bool elf_open(struct elf *e, const struct boot_file *f)
 		Elf32_Ehdr h;
 
 		memcpy(&h, p, sizeof(h));
-		*e = (struct elf){f, false, h.e_entry, h.e_phoff, h.e_phentsize, h.e_phnum};
+		*e = (struct elf){ f, false, h.e_entry, h.e_phoff, h.e_phentsize, h.e_phnum };
 		return h.e_machine == EM_386 && h.e_phentsize >= sizeof(Elf32_Phdr);
 	}
 	if (p[EI_CLASS] == ELFCLASS64 && f->len >= sizeof(Elf64_Ehdr)) {
 		Elf64_Ehdr h;
 
 		memcpy(&h, p, sizeof(h));
-		*e = (struct elf){f, true, h.e_entry, h.e_phoff, h.e_phentsize, h.e_phnum};
+		*e = (struct elf){ f, true, h.e_entry, h.e_phoff, h.e_phentsize, h.e_phnum };
 		return h.e_machine == EM_X86_64 && h.e_phentsize >= sizeof(Elf64_Phdr);
 	}
 	return false;
@@ -44,14 +44,14 @@ bool elf_segment(const struct elf *e, unsigned i, struct elf_segment *s)
 		Elf64_Phdr h;
 
 		memcpy(&h, p, sizeof(h));
-		*s = (struct elf_segment){h.p_type,  h.p_offset, h.p_vaddr,
-					  h.p_paddr, h.p_filesz, h.p_memsz};
+		*s = (struct elf_segment){ h.p_type,  h.p_offset, h.p_vaddr,
+					   h.p_paddr, h.p_filesz, h.p_memsz };
 	} else {
 		Elf32_Phdr h;
 
 		memcpy(&h, p, sizeof(h));
-		*s = (struct elf_segment){h.p_type,  h.p_offset, h.p_vaddr,
-					  h.p_paddr, h.p_filesz, h.p_memsz};
+		*s = (struct elf_segment){ h.p_type,  h.p_offset, h.p_vaddr,
+					   h.p_paddr, h.p_filesz, h.p_memsz };
 	}
 	return range_fits(s->off, s->filesz, e->f->len);
 }

@@ -6,7 +6,7 @@
 
 #include <errno.h>
 
-#define NOTE_NAME         "Xen"
+#define NOTE_NAME	  "Xen"
 #define NOTE_PHYS32_ENTRY 18
 
 #define START_INFO_MAGIC 0x336ec578
@@ -29,7 +29,7 @@ struct start_range {
 };
 _Static_assert(sizeof(struct start_range) == 24, "hvm_memmap_table_entry");
 
-#define START_MAP (BOOT_INFO + 0x100)
+#define START_MAP    (BOOT_INFO + 0x100)
 #define START_MODULE (BOOT_INFO + 0x80)
 
 /* Look for the note in [off, off+len) of the file. Sizes are rounded up to 4 each. */
@@ -79,7 +79,7 @@ bool pvh_is(const struct boot_file *f)
 static int write_modules(const struct boot *b, struct physmap *pm, gpa_t at, struct start_info *si,
 			 struct err *err)
 {
-	struct start_module m = {.paddr = ALIGN_UP(at, PAGE_SIZE)};
+	struct start_module m = { .paddr = ALIGN_UP(at, PAGE_SIZE) };
 	int ret = 0;
 
 	for (unsigned i = 0; i < b->n_initrd && ret == 0; i++) {
@@ -98,11 +98,11 @@ static int write_modules(const struct boot *b, struct physmap *pm, gpa_t at, str
 static int write_map(struct physmap *pm, struct start_info *si, struct err *err)
 {
 	struct boot_range map[BOOT_MAX_RANGES];
-	struct start_range out[BOOT_MAX_RANGES] = {0};
+	struct start_range out[BOOT_MAX_RANGES] = { 0 };
 	unsigned n = boot_memory_map(pm, map);
 
 	for (unsigned i = 0; i < n; i++)
-		out[i] = (struct start_range){map[i].base, map[i].len, map[i].type, 0};
+		out[i] = (struct start_range){ map[i].base, map[i].len, map[i].type, 0 };
 	si->memmap_paddr = START_MAP;
 	si->memmap_entries = n;
 	return boot_write(pm, START_MAP, out, n * sizeof(out[0]), "boot information", err);

@@ -14,8 +14,8 @@
 
 int boot_write_gdt(struct physmap *pm, struct boot_entry *entry, struct err *err)
 {
-	const uint64_t gdt[] = {
-		0, 0, entry->mode == BOOT_LONG64 ? DESC_CODE64 : DESC_CODE32, DESC_DATA};
+	const uint64_t gdt[] = { 0, 0, entry->mode == BOOT_LONG64 ? DESC_CODE64 : DESC_CODE32,
+				 DESC_DATA };
 
 	entry->gdt = BOOT_GDT;
 	entry->gdt_limit = sizeof(gdt) - 1;
@@ -30,7 +30,7 @@ int boot_write_gdt(struct physmap *pm, struct boot_entry *entry, struct err *err
 
 int boot_write_page_tables(struct physmap *pm, struct boot_entry *entry, struct err *err)
 {
-	uint64_t table[512] = {BOOT_PAGE_TABLES + PAGE_SIZE + PTE_P + PTE_RW};
+	uint64_t table[512] = { BOOT_PAGE_TABLES + PAGE_SIZE + PTE_P + PTE_RW };
 	int ret = boot_write(pm, BOOT_PAGE_TABLES, table, PAGE_SIZE, "the page tables", err);
 
 	for (unsigned i = 0; i < 4; i++)
@@ -50,9 +50,10 @@ int boot_write_page_tables(struct physmap *pm, struct boot_entry *entry, struct 
 
 static void set_segments(struct vcpu *c, const struct boot_entry *e)
 {
-	struct seg data = {.limit = 0xffffffff,
-			   .sel = e->ds,
-			   .attr = ATTR_G | ATTR_DB | ATTR_P | ATTR_S | ATTR_WRITE | ATTR_ACCESSED};
+	struct seg data = { .limit = 0xffffffff,
+			    .sel = e->ds,
+			    .attr = ATTR_G | ATTR_DB | ATTR_P | ATTR_S | ATTR_WRITE |
+				    ATTR_ACCESSED };
 	struct seg code = data;
 
 	code.sel = e->cs;
@@ -60,7 +61,7 @@ static void set_segments(struct vcpu *c, const struct boot_entry *e)
 			       (e->mode == BOOT_LONG64 ? ATTR_L : ATTR_DB));
 	c->seg[SEG_CS] = code;
 	for (unsigned i = 0; i < 5; i++) {
-		static const uint8_t segs[] = {SEG_DS, SEG_ES, SEG_SS, SEG_FS, SEG_GS};
+		static const uint8_t segs[] = { SEG_DS, SEG_ES, SEG_SS, SEG_FS, SEG_GS };
 
 		c->seg[segs[i]] = data;
 	}
@@ -69,8 +70,8 @@ static void set_segments(struct vcpu *c, const struct boot_entry *e)
 void boot_enter(struct vcpu *c, const struct boot_entry *e)
 {
 	set_segments(c, e);
-	c->gdtr = (struct dtable){.base = e->gdt, .limit = e->gdt_limit};
-	c->idtr = (struct dtable){0};
+	c->gdtr = (struct dtable){ .base = e->gdt, .limit = e->gdt_limit };
+	c->idtr = (struct dtable){ 0 };
 	c->cr0 = CR0_PE | CR0_ET;
 	if (e->mode == BOOT_LONG64) {
 		c->cr0 |= CR0_PG;
@@ -88,12 +89,12 @@ void boot_enter(struct vcpu *c, const struct boot_entry *e)
 }
 
 /* SDM 3A "Memory Type Range Registers". */
-#define MTRR_UC 0ull
-#define MTRR_WB 6ull
-#define MTRR_ENABLE       (1ull << 11)
+#define MTRR_UC		  0ull
+#define MTRR_WB		  6ull
+#define MTRR_ENABLE	  (1ull << 11)
 #define MTRR_FIXED_ENABLE (1ull << 10)
-#define MTRR_VALID        (1ull << 11)
-#define FIXED_A0000 2 /* index of the 16 KiB ranges of the frame buffer in mtrr_fixed */
+#define MTRR_VALID	  (1ull << 11)
+#define FIXED_A0000	  2 /* index of the 16 KiB ranges of the frame buffer in mtrr_fixed */
 
 void boot_set_mtrrs(struct vcpu *c, unsigned phys_bits)
 {

@@ -8,20 +8,20 @@
 
 #include <errno.h>
 
-#define HEADER_MAGIC  0x1badb002
-#define LOADER_MAGIC  0x2badb002
-#define SEARCH_BYTES  8192
+#define HEADER_MAGIC 0x1badb002
+#define LOADER_MAGIC 0x2badb002
+#define SEARCH_BYTES 8192
 
-#define FLAG_ALIGN    (1u << 0)
-#define FLAG_MEMORY   (1u << 1)
-#define FLAG_ADDRESS  (1u << 16) /* the address fields ("a.out kludge") are valid */
-#define FLAGS_REQUIRED 0xffffu   /* a loader that does not know one of these must refuse */
+#define FLAG_ALIGN     (1u << 0)
+#define FLAG_MEMORY    (1u << 1)
+#define FLAG_ADDRESS   (1u << 16) /* the address fields ("a.out kludge") are valid */
+#define FLAGS_REQUIRED 0xffffu	  /* a loader that does not know one of these must refuse */
 
-#define INFO_MEMORY   (1u << 0)
-#define INFO_CMDLINE  (1u << 2)
-#define INFO_MODS     (1u << 3)
-#define INFO_MMAP     (1u << 6)
-#define INFO_LOADER   (1u << 9)
+#define INFO_MEMORY  (1u << 0)
+#define INFO_CMDLINE (1u << 2)
+#define INFO_MODS    (1u << 3)
+#define INFO_MMAP    (1u << 6)
+#define INFO_LOADER  (1u << 9)
 
 struct mb_header {
 	uint32_t magic, flags, checksum;
@@ -57,8 +57,7 @@ static bool find_header(const struct boot_file *f, struct mb_header *h, uint64_t
 	for (uint64_t off = 0; off + 12 <= end; off += 4) {
 		const uint8_t *p = f->data + off;
 
-		if (load32(p) != HEADER_MAGIC ||
-		    load32(p) + load32(p + 4) + load32(p + 8) != 0)
+		if (load32(p) != HEADER_MAGIC || load32(p) + load32(p + 4) + load32(p + 8) != 0)
 			continue;
 		memset(h, 0, sizeof(*h));
 		memcpy(h, p, MIN(sizeof(*h), f->len - off));
@@ -108,8 +107,7 @@ static int place_flat(const struct boot *b, const struct mb_header *h, uint64_t 
 		return err_say(err, EINVAL, "--kernel: %s: its multiboot addresses make no sense",
 			       f->text);
 	len = h->load_end_addr ? (uint64_t)h->load_end_addr - h->load_addr : f->len - off;
-	if (h->load_end_addr && h->load_end_addr < h->load_addr)
-		len = UINT64_MAX;
+	/* An end before the start makes a length that fits nowhere. */
 	if (!range_fits(off, len, f->len))
 		return err_say(err, EINVAL, "--kernel: %s is cut short", f->text);
 	*end = MAX(h->load_addr + len, (uint64_t)h->bss_end_addr);
@@ -161,7 +159,7 @@ static int write_modules(const struct boot *b, struct physmap *pm, gpa_t at, str
 			       (BOOT_MODULES_END - BOOT_MODULES) / sizeof(struct mb_module) / 2);
 	for (unsigned i = 0; i < b->n_initrd; i++) {
 		const struct boot_file *f = &b->initrd[i];
-		struct mb_module m = {0};
+		struct mb_module m = { 0 };
 		int ret;
 
 		at = ALIGN_UP(at, PAGE_SIZE);
@@ -174,8 +172,7 @@ static int write_modules(const struct boot *b, struct physmap *pm, gpa_t at, str
 		m.end = (uint32_t)(at + f->len);
 		ret = boot_write(pm, at, f->data, f->len, "--initrd", err);
 		if (ret == 0)
-			ret = write_string(pm, &strings, BOOT_MODULES_END, f->text, &m.string,
-					   err);
+			ret = write_string(pm, &strings, BOOT_MODULES_END, f->text, &m.string, err);
 		if (ret == 0)
 			ret = boot_write(pm, list + i * sizeof(m), &m, sizeof(m), "--initrd", err);
 		if (ret < 0)
@@ -194,7 +191,7 @@ static int write_map(struct physmap *pm, struct mb_info *mbi, struct err *err)
 	unsigned n = boot_memory_map(pm, map);
 
 	for (unsigned i = 0; i < n; i++)
-		out[i] = (struct mb_range){20, map[i].base, map[i].len, map[i].type};
+		out[i] = (struct mb_range){ 20, map[i].base, map[i].len, map[i].type };
 	mbi->mmap_addr = INFO_MMAP_AT;
 	mbi->mmap_length = (uint32_t)(n * sizeof(out[0]));
 	mbi->mem_lower = LOW_RAM_END / KiB;

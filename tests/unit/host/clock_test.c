@@ -9,7 +9,7 @@
 
 static void sleep_ms(long ms)
 {
-	nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
+	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000 }, NULL);
 }
 
 TEST(time_starts_at_zero_and_runs)
@@ -60,7 +60,7 @@ static void *watch(void *arg)
 
 TEST(time_never_goes_back_over_pauses)
 {
-	struct watcher w = {0};
+	struct watcher w = { 0 };
 	pthread_t t;
 
 	vclock_init(&w.k);

@@ -11,7 +11,7 @@
 
 static void sleep_ms(long ms)
 {
-	nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
+	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000 }, NULL);
 }
 
 struct probe {
@@ -34,12 +34,12 @@ static void on_ready(void *arg, short revents)
 
 TEST(input_is_called_back_until_it_is_taken)
 {
-	struct probe p = {0};
+	struct probe p = { 0 };
 	int fds[2];
 
 	CHECK_EQ(pipe(fds), 0);
 	CHECK_EQ(evloop_new(&p.l, NULL), 0);
-	p.w = (struct ev_watch){.fd = fds[0], .fn = on_ready, .arg = &p};
+	p.w = (struct ev_watch){ .fd = fds[0], .fn = on_ready, .arg = &p };
 	evloop_add(p.l, &p.w, POLLIN, NULL);
 	sleep_ms(10);
 	CHECK_EQ(p.calls, 0);
@@ -58,12 +58,12 @@ TEST(input_is_called_back_until_it_is_taken)
 
 TEST(a_resting_watch_wakes_when_it_is_set_again)
 {
-	struct probe p = {.rest_after = true};
+	struct probe p = { .rest_after = true };
 	int fds[2];
 
 	CHECK_EQ(pipe(fds), 0);
 	evloop_new(&p.l, NULL);
-	p.w = (struct ev_watch){.fd = fds[0], .fn = on_ready, .arg = &p};
+	p.w = (struct ev_watch){ .fd = fds[0], .fn = on_ready, .arg = &p };
 	evloop_add(p.l, &p.w, POLLIN, NULL);
 	CHECK_EQ(write(fds[1], "a", 1), 1);
 	sleep_ms(20);
@@ -81,10 +81,10 @@ TEST(a_resting_watch_wakes_when_it_is_set_again)
 
 TEST(the_null_device_can_be_watched)
 {
-	struct probe p = {0};
+	struct probe p = { 0 };
 
 	evloop_new(&p.l, NULL);
-	p.w = (struct ev_watch){.fd = open("/dev/null", O_RDONLY), .fn = on_ready, .arg = &p};
+	p.w = (struct ev_watch){ .fd = open("/dev/null", O_RDONLY), .fn = on_ready, .arg = &p };
 	evloop_add(p.l, &p.w, POLLIN, NULL);
 	sleep_ms(20);
 	CHECK_EQ(p.calls, 1); /* end of file: rests */

@@ -12,7 +12,7 @@
 
 static void sleep_ms(long ms)
 {
-	nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
+	nanosleep(&(struct timespec){ .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 }, NULL);
 }
 
 struct probe {
@@ -43,7 +43,9 @@ static void wait_fired(const _Atomic int *fired, int n)
 
 static void probe_init(struct probe *p, struct vclock *k, struct timer_queue *q)
 {
-	*p = (struct probe){.t = {.fn = fire, .arg = p, .deadline_ns = INT64_MAX}, .k = k, .q = q};
+	*p = (struct probe){ .t = { .fn = fire, .arg = p, .deadline_ns = INT64_MAX },
+			     .k = k,
+			     .q = q };
 }
 
 TEST(a_timer_fires_once_and_not_early)
@@ -154,7 +156,9 @@ static void fire_in_order(void *arg)
 
 TEST(many_timers_fire_in_the_order_of_their_deadlines)
 {
-	enum { N = 500 };
+	enum {
+		N = 500
+	};
 	struct order *o = calloc(N, sizeof(*o));
 	_Atomic int wrong = 0, fired = 0;
 	struct timer_queue *q;
@@ -166,8 +170,8 @@ TEST(many_timers_fire_in_the_order_of_their_deadlines)
 	timer_queue_new(&q, &k, NULL);
 	vclock_pause(&k);
 	for (unsigned i = 0; i < N; i++) {
-		o[i] = (struct order){.last = &last, .wrong = &wrong, .fired = &fired};
-		o[i].t = (struct timer){fire_in_order, &o[i], INT64_MAX, 0};
+		o[i] = (struct order){ .last = &last, .wrong = &wrong, .fired = &fired };
+		o[i].t = (struct timer){ fire_in_order, &o[i], INT64_MAX, 0 };
 	}
 	/* Armed several times each, some taken back: the last word counts. */
 	for (unsigned i = 0; i < 4 * N; i++) {

@@ -46,7 +46,7 @@ static bool dsdt_has(const void *bytes, size_t len)
 
 TEST(all_checksums_are_right)
 {
-	static const char *const names[] = {"FACP", "APIC", "MCFG"};
+	static const char *const names[] = { "FACP", "APIC", "MCFG" };
 
 	CHECK(acpi_build(buf, sizeof(buf), 4) > 0);
 	CHECK_MEM(buf, "RSD PTR ", 8);

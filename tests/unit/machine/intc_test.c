@@ -25,7 +25,7 @@ static void no_kick(struct vcpu *c)
 {
 }
 
-static const struct engine still = {.name = "still", .kick = no_kick};
+static const struct engine still = { .name = "still", .kick = no_kick };
 
 static void no_wake(struct vcpu *c)
 {
@@ -35,7 +35,8 @@ static void rig_up(struct rig *r)
 {
 	memset(r, 0, sizeof(*r));
 	for (unsigned i = 0; i < 2; i++) {
-		CHECK_EQ(posix_memalign((void **)&r->c[i], 64, ALIGN_UP(sizeof(struct vcpu), 64ul)), 0);
+		CHECK_EQ(posix_memalign((void **)&r->c[i], 64, ALIGN_UP(sizeof(struct vcpu), 64ul)),
+			 0);
 		memset(r->c[i], 0, sizeof(struct vcpu));
 		r->c[i]->index = i;
 		r->c[i]->engine = &still;
@@ -47,13 +48,13 @@ static void rig_up(struct rig *r)
 	r->pio = iospace_new(0x10000);
 	r->mmio = iospace_new(1ull << 40);
 	CHECK_EQ(intc_new(&r->ic,
-			  &(struct intc_cfg){.set = &r->set,
-					     .clock = &r->clock,
-					     .timers = r->timers,
-					     .pio = r->pio,
-					     .mmio = r->mmio,
-					     .phys_bits = 40,
-					     .tsc_khz = host_tsc_khz()},
+			  &(struct intc_cfg){ .set = &r->set,
+					      .clock = &r->clock,
+					      .timers = r->timers,
+					      .pio = r->pio,
+					      .mmio = r->mmio,
+					      .phys_bits = 40,
+					      .tsc_khz = host_tsc_khz() },
 			  NULL),
 		 0);
 	for (unsigned i = 0; i < 2; i++)
@@ -102,7 +103,7 @@ static void line(struct rig *r, unsigned irq, bool level)
 
 TEST(the_8259s_interrupt_the_boot_processor_after_reset)
 {
-	static const uint8_t icw[] = {0x30, 0x04, 0x01, 0x00};
+	static const uint8_t icw[] = { 0x30, 0x04, 0x01, 0x00 };
 	struct rig r;
 
 	rig_up(&r);
@@ -212,7 +213,7 @@ TEST(cr8_holds_interrupts_back)
 
 static void sleep_ms(long ms)
 {
-	nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
+	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000 }, NULL);
 }
 
 /* A busy host may be late, but not by two seconds. */
@@ -278,9 +279,8 @@ TEST(the_apic_page_follows_its_base_register)
 	rig_down(&r);
 }
 
-TESTS(T(the_8259s_interrupt_the_boot_processor_after_reset),
-      T(the_pit_is_on_pin_2_of_the_io_apic), T(a_level_comes_again_after_its_eoi),
-      T(messages_reach_the_vcpu_they_name), T(init_and_start_up_kick_the_target),
-      T(shorthands_include_and_leave_out_the_sender), T(cr8_holds_interrupts_back),
-      T(the_counting_timer_interrupts), T(the_deadline_timer_interrupts_and_shows_zero),
-      T(the_apic_page_follows_its_base_register))
+TESTS(T(the_8259s_interrupt_the_boot_processor_after_reset), T(the_pit_is_on_pin_2_of_the_io_apic),
+      T(a_level_comes_again_after_its_eoi), T(messages_reach_the_vcpu_they_name),
+      T(init_and_start_up_kick_the_target), T(shorthands_include_and_leave_out_the_sender),
+      T(cr8_holds_interrupts_back), T(the_counting_timer_interrupts),
+      T(the_deadline_timer_interrupts_and_shows_zero), T(the_apic_page_follows_its_base_register))

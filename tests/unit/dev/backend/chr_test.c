@@ -5,6 +5,7 @@
 #include "host/evloop.h"
 
 #include <pthread.h>
+#include <pty.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,7 @@
 
 static void sleep_ms(long ms)
 {
-	nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
+	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000 }, NULL);
 }
 
 /* A device that takes room bytes. */
@@ -62,12 +63,12 @@ static void rig_up(struct rig *r, bool escape)
 	CHECK_EQ(pipe(r->in), 0);
 	CHECK_EQ(pipe(r->out), 0);
 	evloop_new(&r->loop, NULL);
-	struct chr_fd_cfg cfg = {.in_fd = r->in[0], .out_fd = r->out[1]};
+	struct chr_fd_cfg cfg = { .in_fd = r->in[0], .out_fd = r->out[1] };
 	if (escape)
-		cfg.escape = (struct chr_escape_fn){on_escape, &r->sink};
+		cfg.escape = (struct chr_escape_fn){ on_escape, &r->sink };
 	CHECK_EQ(chr_fd_new(&r->chr, r->loop, &cfg, NULL), 0);
 	r->sink.room = 16;
-	chr_start(r->chr, (struct chr_front){sink_room, sink_rx, sink_break, &r->sink});
+	chr_start(r->chr, (struct chr_front){ sink_room, sink_rx, sink_break, &r->sink });
 }
 
 static void rig_down(struct rig *r)
@@ -138,9 +139,42 @@ TEST(the_escape_key_works_while_the_guest_reads_nothing)
 	rig_down(&r);
 }
 
+TEST(a_terminals_escape_key_works_behind_a_full_buffer)
+{
+	uint8_t junk[6000];
+	struct rig r;
+	int master, slave;
+
+	CHECK_EQ(openpty(&master, &slave, NULL, NULL, NULL), 0);
+	struct termios tio;
+	tcgetattr(slave, &tio);
+	cfmakeraw(&tio);
+	tcsetattr(slave, TCSANOW, &tio);
+	rig_up(&r, true);
+	chr_free(r.chr);
+	struct chr_fd_cfg cfg = { .in_fd = slave,
+				  .out_fd = r.out[1],
+				  .escape = { on_escape, &r.sink } };
+	CHECK_EQ(chr_fd_new(&r.chr, r.loop, &cfg, NULL), 0);
+	r.sink.room = 0;
+	chr_start(r.chr, (struct chr_front){ sink_room, sink_rx, sink_break, &r.sink });
+	memset(junk, 'j', sizeof(junk));
+	for (unsigned i = 0; i < sizeof(junk); i += 500)
+		CHECK_EQ(write(master, junk + i, 500), 500);
+	CHECK_EQ(write(master, "\001x", 2), 2);
+	for (unsigned i = 0; i < 200 && !r.sink.escape; i++)
+		sleep_ms(5);
+	CHECK_EQ(r.sink.escape, 1 + CHR_QUIT);
+	rig_down(&r);
+	close(master);
+	close(slave);
+}
+
 TEST(output_arrives_whole_and_in_order)
 {
-	enum { N = 200000 };
+	enum {
+		N = 200000
+	};
 	uint8_t *sent = malloc(N), *got = malloc(N);
 	size_t n = 0;
 	struct rig r;
@@ -205,5 +239,6 @@ TEST(end_of_input_ends_nothing)
 
 TESTS(T(input_goes_to_the_device_as_it_has_room), T(without_an_escape_key_all_bytes_pass),
       T(the_escape_key_is_for_us_and_twice_for_the_guest),
-      T(the_escape_key_works_while_the_guest_reads_nothing), T(output_arrives_whole_and_in_order),
+      T(the_escape_key_works_while_the_guest_reads_nothing),
+      T(a_terminals_escape_key_works_behind_a_full_buffer), T(output_arrives_whole_and_in_order),
       T(a_stalled_reader_holds_the_writer_until_unblocked), T(end_of_input_ends_nothing))

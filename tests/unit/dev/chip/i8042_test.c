@@ -117,7 +117,7 @@ TEST(the_mouse_answers_through_d4)
 
 TEST(keys_are_translated_to_set_1)
 {
-	static const uint8_t a_down_and_up[] = {0x1c, 0xf0, 0x1c};
+	static const uint8_t a_down_and_up[] = { 0x1c, 0xf0, 0x1c };
 	struct i8042 k = fresh();
 
 	ps2_send(&k.kbd, a_down_and_up, sizeof(a_down_and_up));
@@ -129,7 +129,7 @@ TEST(keys_are_translated_to_set_1)
 
 TEST(a_disabled_keyboard_keeps_its_bytes)
 {
-	static const uint8_t key[] = {0x1c};
+	static const uint8_t key[] = { 0x1c };
 	struct i8042 k = fresh();
 
 	i8042_write(&k, 1, 0xad);

@@ -54,6 +54,18 @@ TEST(mode_0_waits_while_the_gate_is_low)
 	CHECK(i8254_out(&p, 2, at(601)));
 }
 
+TEST(mode_0_goes_on_where_the_gate_stopped_it)
+{
+	struct i8254 p = with(2, 0, 100);
+
+	i8254_set_gate(&p, 2, true, at(0));
+	i8254_set_gate(&p, 2, false, at(60));
+	CHECK_EQ(read16(&p, 2, at(500)), 40);
+	i8254_set_gate(&p, 2, true, at(500));
+	CHECK(!i8254_out(&p, 2, at(538)));
+	CHECK(i8254_out(&p, 2, at(541)));
+}
+
 TEST(mode_2_is_low_for_the_last_tick_of_each_period)
 {
 	struct i8254 p = with(0, 2, 10);
@@ -172,11 +184,10 @@ TEST(a_count_of_zero_is_65536)
 }
 
 TESTS(T(mode_0_rises_at_terminal_count_and_stays), T(mode_0_counts_on_below_zero),
-      T(mode_0_waits_while_the_gate_is_low), T(mode_2_is_low_for_the_last_tick_of_each_period),
-      T(mode_2_rises_once_a_period), T(mode_3_is_high_for_half_the_period),
-      T(mode_4_strobes_once), T(mode_1_is_triggered_by_the_gate_and_again),
-      T(a_new_count_in_mode_2_takes_the_next_period),
-      T(a_latched_count_stands_still_until_it_is_read),
-      T(read_back_latches_status_before_count),
+      T(mode_0_waits_while_the_gate_is_low), T(mode_0_goes_on_where_the_gate_stopped_it),
+      T(mode_2_is_low_for_the_last_tick_of_each_period), T(mode_2_rises_once_a_period),
+      T(mode_3_is_high_for_half_the_period), T(mode_4_strobes_once),
+      T(mode_1_is_triggered_by_the_gate_and_again), T(a_new_count_in_mode_2_takes_the_next_period),
+      T(a_latched_count_stands_still_until_it_is_read), T(read_back_latches_status_before_count),
       T(null_count_is_shown_until_a_whole_count_is_there), T(bcd_counts_in_decimal),
       T(a_count_of_zero_is_65536))

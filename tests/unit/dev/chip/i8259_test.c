@@ -5,7 +5,7 @@
 /* Initialised as Linux does it: vectors 0x30 and 0x38, all inputs open. */
 static struct i8259_pair fresh(uint8_t icw4)
 {
-	struct i8259_pair p = {0};
+	struct i8259_pair p = { 0 };
 
 	i8259_reset(&p);
 	for (unsigned i = 0; i < 2; i++) {
@@ -31,6 +31,8 @@ TEST(an_edge_interrupts_once)
 	CHECK(i8259_intr(&p));
 	CHECK_EQ(i8259_ack(&p), 0x31);
 	eoi(&p, 0);
+	CHECK(!i8259_intr(&p));
+	i8259_set_irq(&p, 1, true); /* no edge */
 	CHECK(!i8259_intr(&p));
 	i8259_set_irq(&p, 1, false);
 	i8259_set_irq(&p, 1, true);
@@ -75,6 +77,19 @@ TEST(a_lower_input_waits_for_the_higher_ones_eoi)
 	CHECK(!i8259_intr(&p));
 	eoi(&p, 0);
 	CHECK_EQ(i8259_ack(&p), 0x34);
+}
+
+TEST(an_input_waits_for_its_own_eoi)
+{
+	struct i8259_pair p = fresh(0x01);
+
+	i8259_set_irq(&p, 3, true);
+	i8259_ack(&p);
+	i8259_set_irq(&p, 3, false);
+	i8259_set_irq(&p, 3, true);
+	CHECK(!i8259_intr(&p));
+	eoi(&p, 0);
+	CHECK_EQ(i8259_ack(&p), 0x33);
 }
 
 TEST(the_slave_interrupts_through_the_master)
@@ -191,8 +206,8 @@ TEST(initialisation_clears_mask_and_service)
 }
 
 TESTS(T(an_edge_interrupts_once), T(a_level_interrupts_until_it_falls),
-      T(elcr_keeps_the_fixed_inputs_edge_triggered),
-      T(a_lower_input_waits_for_the_higher_ones_eoi), T(the_slave_interrupts_through_the_master),
+      T(elcr_keeps_the_fixed_inputs_edge_triggered), T(a_lower_input_waits_for_the_higher_ones_eoi),
+      T(an_input_waits_for_its_own_eoi), T(the_slave_interrupts_through_the_master),
       T(masked_inputs_stay_in_irr), T(a_request_that_has_gone_is_acknowledged_as_spurious),
       T(automatic_eoi_leaves_nothing_in_service),
       T(rotation_on_eoi_makes_the_served_input_the_last),

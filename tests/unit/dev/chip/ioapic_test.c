@@ -16,7 +16,7 @@ static uint32_t read_reg(struct ioapic *io, uint32_t reg)
 
 static struct ioapic with(unsigned pin, uint32_t low, uint32_t high)
 {
-	struct ioapic io = {0};
+	struct ioapic io = { 0 };
 
 	ioapic_reset(&io);
 	write_reg(&io, 0x11 + 2 * pin, high);
@@ -26,7 +26,7 @@ static struct ioapic with(unsigned pin, uint32_t low, uint32_t high)
 
 TEST(version_says_24_pins_and_eoi_register)
 {
-	struct ioapic io = {0};
+	struct ioapic io = { 0 };
 
 	ioapic_reset(&io);
 	CHECK_EQ(read_reg(&io, 1), 0x00170020);

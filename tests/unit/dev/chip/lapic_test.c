@@ -148,9 +148,9 @@ TEST(physical_destinations_name_the_id_or_all)
 {
 	struct lapic l = on(3);
 
-	CHECK(lapic_matches(&l, &(struct apic_msg){.dest = 3}));
-	CHECK(!lapic_matches(&l, &(struct apic_msg){.dest = 2}));
-	CHECK(lapic_matches(&l, &(struct apic_msg){.dest = 0xff}));
+	CHECK(lapic_matches(&l, &(struct apic_msg){ .dest = 3 }));
+	CHECK(!lapic_matches(&l, &(struct apic_msg){ .dest = 2 }));
+	CHECK(lapic_matches(&l, &(struct apic_msg){ .dest = 0xff }));
 }
 
 TEST(flat_logical_destinations_are_a_mask)
@@ -158,8 +158,8 @@ TEST(flat_logical_destinations_are_a_mask)
 	struct lapic l = on(3);
 
 	lapic_write(&l, LAPIC_LDR, 0x08000000, 0, &out);
-	CHECK(lapic_matches(&l, &(struct apic_msg){.dest = 0x0c, .logical = true}));
-	CHECK(!lapic_matches(&l, &(struct apic_msg){.dest = 0x04, .logical = true}));
+	CHECK(lapic_matches(&l, &(struct apic_msg){ .dest = 0x0c, .logical = true }));
+	CHECK(!lapic_matches(&l, &(struct apic_msg){ .dest = 0x04, .logical = true }));
 }
 
 TEST(cluster_logical_destinations_are_a_cluster_and_a_mask)
@@ -168,9 +168,9 @@ TEST(cluster_logical_destinations_are_a_cluster_and_a_mask)
 
 	lapic_write(&l, LAPIC_DFR, 0x0fffffff, 0, &out);
 	lapic_write(&l, LAPIC_LDR, 0x22000000, 0, &out);
-	CHECK(lapic_matches(&l, &(struct apic_msg){.dest = 0x23, .logical = true}));
-	CHECK(!lapic_matches(&l, &(struct apic_msg){.dest = 0x13, .logical = true}));
-	CHECK(!lapic_matches(&l, &(struct apic_msg){.dest = 0x21, .logical = true}));
+	CHECK(lapic_matches(&l, &(struct apic_msg){ .dest = 0x23, .logical = true }));
+	CHECK(!lapic_matches(&l, &(struct apic_msg){ .dest = 0x13, .logical = true }));
+	CHECK(!lapic_matches(&l, &(struct apic_msg){ .dest = 0x21, .logical = true }));
 }
 
 TEST(x2apic_logical_ids_follow_from_the_id)
@@ -180,10 +180,12 @@ TEST(x2apic_logical_ids_follow_from_the_id)
 
 	CHECK(lapic_read_x2(&l, LAPIC_LDR, 0, &val));
 	CHECK_EQ(val, 0x00020020);
-	CHECK(lapic_matches(&l, &(struct apic_msg){
-					.dest = 0x00020030, .logical = true, .x2apic_dest = true}));
-	CHECK(!lapic_matches(&l, &(struct apic_msg){
-					 .dest = 0x00010020, .logical = true, .x2apic_dest = true}));
+	CHECK(lapic_matches(
+		&l,
+		&(struct apic_msg){ .dest = 0x00020030, .logical = true, .x2apic_dest = true }));
+	CHECK(!lapic_matches(
+		&l,
+		&(struct apic_msg){ .dest = 0x00010020, .logical = true, .x2apic_dest = true }));
 }
 
 TEST(x2apic_registers_fault_where_the_manual_says)

@@ -2,7 +2,7 @@
 
 #include "check.h"
 
-#define NS 1000000000ll
+#define NS   1000000000ll
 #define NOON (1709294400 * NS) /* 2024-03-01 12:00:00 UTC, a Friday */
 
 static struct mc146818 at_noon(void)
@@ -139,11 +139,10 @@ TEST(memory_keeps_what_was_written)
 	CHECK_EQ(mc146818_read(&r, 0x40, 0), 0xa5);
 }
 
-TESTS(T(time_is_bcd_and_24_hours_after_power_on),
-      T(binary_and_12_hour_modes_change_what_is_read),
+TESTS(T(time_is_bcd_and_24_hours_after_power_on), T(binary_and_12_hour_modes_change_what_is_read),
       T(set_holds_the_time_and_takes_what_was_written),
       T(the_divider_in_reset_starts_half_a_second_before_the_next_second),
-      T(update_in_progress_shows_before_the_second_changes),
-      T(the_periodic_flag_comes_at_its_rate), T(the_update_interrupt_comes_each_second),
-      T(the_alarm_matches_its_time_and_wildcards), T(an_alarm_that_matches_nothing_never_comes),
-      T(reset_disables_interrupts_and_keeps_the_time), T(memory_keeps_what_was_written))
+      T(update_in_progress_shows_before_the_second_changes), T(the_periodic_flag_comes_at_its_rate),
+      T(the_update_interrupt_comes_each_second), T(the_alarm_matches_its_time_and_wildcards),
+      T(an_alarm_that_matches_nothing_never_comes), T(reset_disables_interrupts_and_keeps_the_time),
+      T(memory_keeps_what_was_written))

@@ -4,7 +4,7 @@
 
 static struct uart16550 fresh(void)
 {
-	struct uart16550 u = {.modem_in = 0xb0};
+	struct uart16550 u = { .modem_in = 0xb0 };
 
 	uart16550_reset(&u);
 	return u;
@@ -161,6 +161,6 @@ TESTS(T(thre_interrupt_clears_when_iir_reports_it),
       T(a_written_character_leaves_and_thre_comes_back),
       T(without_fifos_a_second_character_overruns), T(the_receive_fifo_holds_sixteen),
       T(the_fifo_trigger_separates_data_from_time_out), T(clearing_the_receive_fifo_drops_data),
-      T(loop_back_returns_characters_and_modem_lines),
-      T(modem_changes_interrupt_until_msr_is_read), T(a_break_sets_bi_and_fe),
-      T(dlab_switches_the_first_two_registers), T(the_identification_is_a_16550a))
+      T(loop_back_returns_characters_and_modem_lines), T(modem_changes_interrupt_until_msr_is_read),
+      T(a_break_sets_bi_and_fe), T(dlab_switches_the_first_two_registers),
+      T(the_identification_is_a_16550a))

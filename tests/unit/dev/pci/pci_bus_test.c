@@ -39,31 +39,32 @@ static uint64_t bar_read(void *dev, uint64_t off, unsigned size)
 	return 0x40 + off;
 }
 
-static const struct io_ops bar_ops = {.read = bar_read, .max = 4};
+static const struct io_ops bar_ops = { .read = bar_read, .max = 4 };
 
 /* A bus with one function at 3.0 that has a 64-bit memory BAR and an I/O BAR. */
 static void rig_up(struct rig *r)
 {
 	static const struct pci_ids ids = {
-		.vendor = 0x1af4, .device = 0x1042, .class_code = 0x010000, .pin = 1};
+		.vendor = 0x1af4, .device = 0x1042, .class_code = 0x010000, .pin = 1
+	};
 
-	*r = (struct rig){.pio = iospace_new(0x10000), .mmio = iospace_new(1ull << 40)};
+	*r = (struct rig){ .pio = iospace_new(0x10000), .mmio = iospace_new(1ull << 40) };
 	struct pci_bus_cfg cfg = {
 		.address_port = 0xcf8,
 		.ecam_base = ECAM,
 		.ecam_buses = 256,
 		.pio = r->pio,
 		.mmio = r->mmio,
-		.msi = {on_msi, r},
+		.msi = { on_msi, r },
 		.reset = on_reset,
 		.arg = r,
 	};
 	for (unsigned i = 0; i < 4; i++)
-		cfg.intx[i] = (struct irq_line){on_intx, r, i};
+		cfg.intx[i] = (struct irq_line){ on_intx, r, i };
 	CHECK_EQ(pci_bus_new(&r->dev, &r->bus, &cfg, NULL), 0);
 	pci_func_init(&r->f, &ids);
-	pci_func_bar(&r->f, 0, &(struct pci_bar){.len = 0x4000, .is64 = true, .ops = &bar_ops});
-	pci_func_bar(&r->f, 2, &(struct pci_bar){.len = 0x20, .io = true, .ops = &bar_ops});
+	pci_func_bar(&r->f, 0, &(struct pci_bar){ .len = 0x4000, .is64 = true, .ops = &bar_ops });
+	pci_func_bar(&r->f, 2, &(struct pci_bar){ .len = 0x20, .io = true, .ops = &bar_ops });
 	CHECK_EQ(pci_func_cap(&r->f, 0x11, 12), 0x40);
 	CHECK_EQ(pci_func_cap(&r->f, 0x09, 20), 0x4c);
 	CHECK_EQ(pci_bus_add(r->bus, &r->f, PCI_DEVFN(3, 0), NULL), 0);

@@ -39,7 +39,7 @@ static void text_at(struct physmap *pm, gpa_t gpa, char *buf, size_t len)
 /* Load and place img; returns boot_load's or boot_place's result. */
 static int start(struct physmap *pm, size_t len, const char *append, struct boot_entry *e)
 {
-	struct boot_board board = {.pm = pm, .rsdp = ACPI_BASE};
+	struct boot_board board = { .pm = pm, .rsdp = ACPI_BASE };
 	struct boot *b;
 	int ret = boot_load_image(&b, "/boot/kernel", img, len, append, &err);
 
@@ -149,10 +149,11 @@ TEST(initrds_are_joined_high_in_memory)
 	struct physmap pm = memory(64 * MiB);
 	char k[] = "/tmp/kernel-XXXXXX", a[] = "/tmp/initrd-XXXXXX", b[] = "/tmp/initrd-XXXXXX";
 	size_t len = make_bzimage(img, 0x1000000, 0x100000, true);
-	const char *initrd[] = {temp_file(a, "first", 5), temp_file(b, "next", 4)};
+	const char *initrd[] = { temp_file(a, "first", 5), temp_file(b, "next", 4) };
 	struct boot_cfg cfg = {
-		.kernel = temp_file(k, img, len), .initrd = initrd, .n_initrd = 2, .append = ""};
-	struct boot_board board = {.pm = &pm, .rsdp = ACPI_BASE};
+		.kernel = temp_file(k, img, len), .initrd = initrd, .n_initrd = 2, .append = ""
+	};
+	struct boot_board board = { .pm = &pm, .rsdp = ACPI_BASE };
 	struct boot_entry e;
 	struct boot *boot;
 	char got[12];
@@ -242,7 +243,7 @@ TEST(multiboot_flat_images_go_where_they_say)
 {
 	struct physmap pm = memory(64 * MiB);
 	/* header, load, load end, bss end, entry */
-	const uint32_t addr[5] = {0x100010, 0x100000, 0x100100, 0x100200, 0x100020};
+	const uint32_t addr[5] = { 0x100010, 0x100000, 0x100100, 0x100200, 0x100020 };
 	uint32_t dirt = ~0u;
 	struct boot_entry e;
 
@@ -260,12 +261,12 @@ TEST(multiboot_flat_images_go_where_they_say)
 TEST(multiboot_addresses_that_make_no_sense_are_refused)
 {
 	static const uint32_t bad[][5] = {
-		{0x100000, 0x100010, 0x100100, 0, 0x100010},       /* header before the image */
-		{0x200000, 0x100000, 0x100100, 0, 0x100010},       /* image starts before the file */
-		{0x100020, 0x100000, 0x800000, 0, 0x100010},       /* file too short */
-		{0x100020, 0x100000, 0x0ff000, 0, 0x100010},       /* end before start */
-		{0x100020, 0x100000, 0, 0xffffffff, 0x100010},     /* bss beyond memory */
-		{0x1020, 0x1000, 0x1100, 0, 0x1010},               /* over the boot information */
+		{ 0x100000, 0x100010, 0x100100, 0, 0x100010 },	 /* header before the image */
+		{ 0x200000, 0x100000, 0x100100, 0, 0x100010 },	 /* image starts before the file */
+		{ 0x100020, 0x100000, 0x800000, 0, 0x100010 },	 /* file too short */
+		{ 0x100020, 0x100000, 0x0ff000, 0, 0x100010 },	 /* end before start */
+		{ 0x100020, 0x100000, 0, 0xffffffff, 0x100010 }, /* bss beyond memory */
+		{ 0x1020, 0x1000, 0x1100, 0, 0x1010 },		 /* over the boot information */
 	};
 	struct physmap pm = memory(64 * MiB);
 	struct boot_entry e;
@@ -290,10 +291,11 @@ TEST(modules_carry_their_command_lines)
 	put_multiboot(img + 1028, 3, NULL);
 	temp_file(a, "module", 6);
 	snprintf(with_text, sizeof(with_text), "%s env x", a);
-	const char *initrd[] = {with_text, a};
+	const char *initrd[] = { with_text, a };
 	struct boot_cfg cfg = {
-		.kernel = temp_file(k, img, len), .initrd = initrd, .n_initrd = 2, .append = ""};
-	struct boot_board board = {.pm = &pm};
+		.kernel = temp_file(k, img, len), .initrd = initrd, .n_initrd = 2, .append = ""
+	};
+	struct boot_board board = { .pm = &pm };
 	struct boot_entry e;
 	struct boot *boot;
 
@@ -349,7 +351,8 @@ TEST(what_is_no_kernel_is_told_so)
 	CHECK(start(&pm, sizeof(img), "", &e) < 0);
 	CHECK(strstr(err.msg, "/boot/kernel is not a kernel"));
 	struct boot *b;
-	CHECK(boot_load(&b, &(struct boot_cfg){.kernel = "/nonexistent", .append = ""}, &err) < 0);
+	CHECK(boot_load(&b, &(struct boot_cfg){ .kernel = "/nonexistent", .append = "" }, &err) <
+	      0);
 	CHECK(strstr(err.msg, "--kernel"));
 	physmap_fini(&pm);
 }
@@ -360,6 +363,5 @@ TESTS(T(linux_is_entered_in_long_mode_with_the_zero_page), T(linux_gets_the_memo
       T(pvh_is_entered_flat_with_start_info), T(bss_is_zero_after_a_reset_too),
       T(multiboot_elf_is_entered_with_its_magic), T(multiboot_entry_is_translated_from_virtual),
       T(multiboot_flat_images_go_where_they_say),
-      T(multiboot_addresses_that_make_no_sense_are_refused),
-      T(modules_carry_their_command_lines), T(segments_outside_file_or_memory_are_refused),
-      T(what_is_no_kernel_is_told_so))
+      T(multiboot_addresses_that_make_no_sense_are_refused), T(modules_carry_their_command_lines),
+      T(segments_outside_file_or_memory_are_refused), T(what_is_no_kernel_is_told_so))

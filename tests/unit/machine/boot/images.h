@@ -37,18 +37,22 @@ static inline size_t make_bzimage(uint8_t *img, uint64_t pref, uint32_t init_siz
 static inline size_t make_elf64(uint8_t *img, uint64_t vaddr, uint64_t paddr, const void *note,
 				size_t len)
 {
-	Elf64_Ehdr h = {.e_type = ET_EXEC,
-			.e_machine = EM_X86_64,
-			.e_version = 1,
-			.e_entry = vaddr + 16,
-			.e_phoff = sizeof(h),
-			.e_ehsize = sizeof(h),
-			.e_phentsize = sizeof(Elf64_Phdr),
-			.e_phnum = 2};
+	Elf64_Ehdr h = { .e_type = ET_EXEC,
+			 .e_machine = EM_X86_64,
+			 .e_version = 1,
+			 .e_entry = vaddr + 16,
+			 .e_phoff = sizeof(h),
+			 .e_ehsize = sizeof(h),
+			 .e_phentsize = sizeof(Elf64_Phdr),
+			 .e_phnum = 2 };
 	Elf64_Phdr ph[2] = {
-		{.p_type = PT_LOAD, .p_offset = 1024, .p_vaddr = vaddr, .p_paddr = paddr,
-		 .p_filesz = 256, .p_memsz = 512},
-		{.p_type = PT_NOTE, .p_offset = 512, .p_filesz = len, .p_memsz = len},
+		{ .p_type = PT_LOAD,
+		  .p_offset = 1024,
+		  .p_vaddr = vaddr,
+		  .p_paddr = paddr,
+		  .p_filesz = 256,
+		  .p_memsz = 512 },
+		{ .p_type = PT_NOTE, .p_offset = 512, .p_filesz = len, .p_memsz = len },
 	};
 
 	memcpy(h.e_ident, ELFMAG "\2\1\1", 7);
