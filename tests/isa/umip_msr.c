@@ -44,7 +44,7 @@ USER_CODE(u_cr8, "mov %cr8, %rax");
 USER_CODE(u_dr7, "mov %dr7, %rax");
 USER_CODE(u_swapgs, "swapgs");
 USER_CODE(u_sysret, "sysretq");
-USER_CODE(u_sysexit, "sysexit");
+USER_CODE(u_sysexit, "sysexitl");
 USER_CODE(u_ltr, "ltr %ax");
 USER_CODE(u_lldt, "lldt %ax");
 USER_CODE(u_cli, "cli");
