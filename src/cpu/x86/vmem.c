@@ -373,9 +373,9 @@ static void copy_whole(uint8_t *dst, const uint8_t *src, unsigned len)
 {
 	switch (len) {
 	case 1: *dst = *src; break;
-	case 2: *(volatile uint16_t *)dst = *(const volatile uint16_t *)src; break;
-	case 4: *(volatile uint32_t *)dst = *(const volatile uint32_t *)src; break;
-	case 8: *(volatile uint64_t *)dst = *(const volatile uint64_t *)src; break;
+	case 2: *(volatile any16 *)dst = *(const volatile any16 *)src; break;
+	case 4: *(volatile any32 *)dst = *(const volatile any32 *)src; break;
+	case 8: *(volatile any64 *)dst = *(const volatile any64 *)src; break;
 	default: memcpy(dst, src, len);
 	}
 }
