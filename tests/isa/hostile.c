@@ -105,6 +105,7 @@ static u32 harmless(u64 addr, u32 val)
 static void holes(struct random *r)
 {
 	write_cr4(read_cr4() | 0x600);
+	__asm__ volatile("fninit");
 	for (unsigned n = 0; n < TURNS; n++) {
 		u64 x = next(r), addr = some_hole(x);
 		u32 v = harmless(addr, (u32)next(r));
@@ -182,9 +183,8 @@ __asm__("lost_frame:\n"
 
 extern u8 stubs64[];
 
-static u64 addresses[] = { 0xa0000,	0xc0000000,  0xd1234000,   0xe0000000,	 0xfec00000,
-			   0xfee00000,	0xfffff000,  0x100000000,  0x4000000000, 0x7fffffe000,
-			   0xfffffffff000 };
+static const u64 addresses[] = { 0xc0000000, 0xd1234000,  0xe0000000,   0xfec00000,  0xfee00000,
+				 0xfffff000, 0x100000000, 0x4000000000, 0x7fffffe000, 0xfffffffff000 };
 #define N_ADDRESSES (sizeof(addresses) / sizeof(addresses[0]))
 
 static void page_tables(struct random *r)
@@ -210,6 +210,12 @@ static void page_tables(struct random *r)
 
 static void stacks_and_code(void)
 {
+	static u8 safe[8192] __attribute__((aligned(16)));
+
+	/* Handlers run on a stack of their own, wherever RSP is. */
+	tss_set(0x2c, (u64)safe + sizeof(safe));
+	for (unsigned v = 0; v < 256; v++)
+		gate(v, stubs64 + 16 * v, 0x8e, 2);
 	for (unsigned i = 0; i < N_ADDRESSES; i++) {
 		/* The APICs would take what a frame holds as commands. */
 		bool apic = addresses[i] == 0xfec00000 || addresses[i] == 0xfee00000;
@@ -228,12 +234,12 @@ static void stacks_and_code(void)
 		    : "rax", "rbp", "memory", "cc");
 		TRY("lea 0x800(%0), %%rsp\n\tiretq", : : "r"(va) : "rax", "memory", "cc");
 		TRY("lea 0x800(%0), %%rsp\n\tlretq", : : "r"(va) : "rax", "memory", "cc");
-		TRY("lea 0x4(%0), %%rsp\n\tpush %0", : : "r"(va) : "rax", "memory", "cc");
+		TRY("lea 0x4(%0), %%rsp\n\tpush %0\n\tud2", : : "r"(va) : "rax", "memory", "cc");
 		/* A frame in a hole. */
 		tss_set(0x24, va + 0x800);
 		gate(6, lost_frame, 0x8e, 1);
 		TRY("ud2", : : "r"(0) : "rax", "memory");
-		gate(6, stubs64 + 16 * 6, 0x8e, 0);
+		gate(6, stubs64 + 16 * 6, 0x8e, 2);
 		/* A GDT whose first half is in memory: the code segments. */
 		struct { u16 limit; u64 base; } __attribute__((packed)) old, gdtr;
 		static u8 page[4096] __attribute__((aligned(4096)));
@@ -320,6 +326,14 @@ static void random_code(struct random *r)
 	}
 }
 
+/* The serial port back from wherever it is. */
+static void serial_back(void)
+{
+	outb(0x3fb, 3);
+	outb(0x3f9, 0);
+	outb(0x3fc, 0);
+}
+
 static void ignore(struct regs *r)
 {
 }
@@ -348,12 +362,10 @@ void main64(void)
 	holes(&r);
 	while (others_done != n - 1)
 		pause();
+	serial_back();
 	page_tables(&r);
 	stacks_and_code();
 	registers(&r);
 	random_code(&r);
-	/* The serial port back from wherever it is. */
-	outb(0x3fb, 3);
-	outb(0x3f9, 0);
-	outb(0x3fc, 0);
+	serial_back();
 }

@@ -300,6 +300,8 @@ static enum x86_exc locate(struct vcpu *c, gva_t gva, unsigned access, unsigned 
 	gpa_t page = p->gpa & ~(PAGE_SIZE - 1);
 	uint8_t *host = physmap_host(c->pm, page, PAGE_SIZE, &p->rom);
 
+	if (!host)
+		p->rom = false;
 	p->host = host ? host + (p->gpa - page) : NULL;
 	if (c->apic_ops && c->apic_ops->owns_gpa(c->apic, p->gpa))
 		p->host = NULL;
