@@ -49,6 +49,13 @@ static inline bool range_fits(uint64_t a, uint64_t len, uint64_t limit)
 	return a <= limit && len <= limit - a;
 }
 
+/* Integers at any address: what guests load and store. Accessed as volatile, each is one load or
+ * store of the CPU, which C promises for no misaligned uint32_t.
+ */
+typedef uint16_t __attribute__((aligned(1), may_alias)) any16;
+typedef uint32_t __attribute__((aligned(1), may_alias)) any32;
+typedef uint64_t __attribute__((aligned(1), may_alias)) any64;
+
 /* Little-endian words at any alignment. */
 static inline uint16_t load16(const void *p)
 {

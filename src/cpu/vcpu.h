@@ -88,6 +88,8 @@ struct vcpu_apic_ops {
 	/* IA32_APIC_BASE, IA32_TSC_DEADLINE and 0x800-0x8ff. False is #GP. tsc is the guest's. */
 	bool (*read_msr)(void *apic, uint32_t msr, uint64_t *val);
 	bool (*write_msr)(void *apic, uint32_t msr, uint64_t val);
+	/* The guest's TSC was set: what waits for it is due at another time. */
+	void (*tsc_moved)(void *apic);
 	/* True if gpa is in this vCPU's APIC page: the access below serves it. */
 	bool (*owns_gpa)(void *apic, gpa_t gpa);
 	uint64_t (*read)(void *apic, uint64_t off, unsigned size);

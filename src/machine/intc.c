@@ -354,6 +354,16 @@ static bool apic_write_msr(void *apic, uint32_t msr, uint64_t val)
 	return ok;
 }
 
+static void apic_tsc_moved(void *apic)
+{
+	struct intc_cpu *p = apic;
+
+	pthread_mutex_lock(&p->ic->lock);
+	arm_timer(p);
+	publish(p);
+	pthread_mutex_unlock(&p->ic->lock);
+}
+
 static bool apic_owns_gpa(void *apic, gpa_t gpa)
 {
 	struct intc_cpu *p = apic;
@@ -412,6 +422,7 @@ static const struct vcpu_apic_ops apic_ops = {
 	.set_cr8 = apic_set_cr8,
 	.read_msr = apic_read_msr,
 	.write_msr = apic_write_msr,
+	.tsc_moved = apic_tsc_moved,
 	.owns_gpa = apic_owns_gpa,
 	.read = apic_read,
 	.write = apic_write,

@@ -29,6 +29,11 @@ struct code_view {
 	uint8_t buf[BLOCK_MAX_INSNS * INSN_MAX_LEN];
 };
 
+/* What is fetched where nothing answers. */
+static const uint8_t floating_bus[INSN_MAX_LEN] = {
+	0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+};
+
 static uint8_t block_mode(const struct vcpu *c)
 {
 	return (uint8_t)(c->code_size << 2 | (c->stack_size == 4) << 1 | c->flat_segs);
@@ -235,8 +240,11 @@ static bool fill_block(struct vcpu *c, struct block *b, struct uop *uops,
 		if (d == DECODE_OK && off + i->len > limit)
 			d = DECODE_LONG;
 		if (d != DECODE_OK) {
+			unsigned n = d == DECODE_UD ? MAX(i->len, 1) : INSN_MAX_LEN;
+
+			/* Whatever byte made it fault is the block's: a store there voids it. */
 			uops[n_uops++] = raise_uop(d == DECODE_UD ? EXC_UD : EXC_GP, off);
-			off += d == DECODE_UD ? MAX(i->len, 1) : 1;
+			off += (unsigned)MIN(n, MAX(limit, off + 1ull) - off);
 			b->n_insns++;
 			last = true;
 			break;
@@ -277,7 +285,7 @@ static struct block *build(struct vcpu *c, gva_t lin, const uint8_t *host, unsig
 			if (*exc)
 				return NULL;
 			if (!host2)
-				host2 = in->bounce;
+				host2 = floating_bus;
 			view_second(c, &v, host2);
 			fill_block(c, &shape, uops, &v, 1);
 		}

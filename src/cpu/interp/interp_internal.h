@@ -237,9 +237,9 @@ static inline uint64_t load_host(const uint8_t *p, unsigned size)
 {
 	switch (size) {
 	case 1: return *(const volatile uint8_t *)p;
-	case 2: return *(const volatile uint16_t *)p;
-	case 4: return *(const volatile uint32_t *)p;
-	default: return *(const volatile uint64_t *)p;
+	case 2: return *(const volatile any16 *)p;
+	case 4: return *(const volatile any32 *)p;
+	default: return *(const volatile any64 *)p;
 	}
 }
 
@@ -247,9 +247,9 @@ static inline void store_host(uint8_t *p, unsigned size, uint64_t v)
 {
 	switch (size) {
 	case 1: *(volatile uint8_t *)p = (uint8_t)v; break;
-	case 2: *(volatile uint16_t *)p = (uint16_t)v; break;
-	case 4: *(volatile uint32_t *)p = (uint32_t)v; break;
-	default: *(volatile uint64_t *)p = v;
+	case 2: *(volatile any16 *)p = (uint16_t)v; break;
+	case 4: *(volatile any32 *)p = (uint32_t)v; break;
+	default: *(volatile any64 *)p = v;
 	}
 }
 

@@ -138,6 +138,31 @@ static uint32_t code_breakpoint(struct vcpu *c, uint8_t shadow)
 					   : (c->rip + c->seg[SEG_CS].base) & 0xffffffff);
 }
 
+/* Do instructions of this kind decide over RF themselves? */
+static bool brings_rf(const struct insn *i)
+{
+	return i && (i->op == OP_IRET || i->op == OP_INT || i->op == OP_INT3 || i->op == OP_INTO ||
+		     i->op == OP_INT1);
+}
+
+/* Is a single-step trap due behind i? It is if TF was set when i began (SDM 3B 17.3.1.4), but for
+ * interrupts and SYSCALL, which may clear TF; SYSRET sees to its own.
+ */
+static bool step_trap_due(const struct insn *i, bool tf_before, bool tf_after)
+{
+	if (!i)
+		return tf_before;
+	switch (i->op) {
+	case OP_INT:
+	case OP_INT3:
+	case OP_INTO:
+	case OP_INT1:
+	case OP_SYSCALL: return tf_before && tf_after;
+	case OP_SYSRET: return false;
+	default: return tf_before;
+	}
+}
+
 /* One instruction with everything that only matters now and then: TF, RF, shadows, breakpoints. */
 static int run_step(struct vcpu *c)
 {
@@ -146,8 +171,8 @@ static int run_step(struct vcpu *c)
 	uint8_t shadow = c->shadow;
 	uint32_t hit = code_breakpoint(c, shadow);
 	enum x86_exc exc;
+	const struct insn *i = NULL;
 	struct block *b;
-	bool sets_flags;
 	int r;
 
 	if (hit) {
@@ -160,26 +185,21 @@ static int run_step(struct vcpu *c)
 	in->stepping = true;
 	b = block_find(c, true, &exc);
 	if (b) {
-		const struct insn *i = b->uops[b->n_uops - 2].insn;
-
-		sets_flags = i && (i->op == OP_IRET || i->op == OP_INT || i->op == OP_INT3 ||
-				   i->op == OP_INTO || i->op == OP_INT1);
+		i = b->uops[b->n_uops - 2].insn;
 		atomic_fetch_or(&c->kick, KICK_STEP);
 		r = enter(c, b);
 		atomic_fetch_and(&c->kick, ~(uint32_t)KICK_STEP);
 	} else {
 		r = (int)exc;
-		sets_flags = false;
 	}
 	in->stepping = false;
 	if (r >= EXC_DE)
 		return r;
 	/* IRET brings a new RF; any other instruction that ended has used it up. */
-	if (rf && !sets_flags)
+	if (rf && !brings_rf(i))
 		c->rflags_rest &= ~(uint64_t)RFLAGS_RF;
-	/* The trap of an instruction that began with TF set; one behind MOV SS is lost. */
-	if (tf && !(c->shadow & SHADOW_MOV_SS) &&
-	    !(sets_flags && !(c->rflags_rest & RFLAGS_TF)))
+	/* A trap behind MOV SS is lost. */
+	if (step_trap_due(i, tf, c->rflags_rest & RFLAGS_TF) && !(c->shadow & SHADOW_MOV_SS))
 		c->pending_db |= DR6_BS;
 	return r;
 }

@@ -86,6 +86,10 @@ enum x86_exc sys_sysret(struct vcpu *c, unsigned opsize)
 		 3);
 	set_flat(c, SEG_SS, sel + 8, FLAT_DATA, 3);
 	vcpu_set_rflags(c, c->gpr[REG_R11] & 0x3c7fd7);
+	/* Unlike IRET's, the TF it loads traps before the first instruction there: Linux comes back
+	 * from a single-stepped SYSCALL in this way. */
+	if (c->rflags_rest & RFLAGS_TF)
+		c->pending_db |= DR6_BS;
 	vcpu_update_mode(c);
 	return EXC_NONE;
 }

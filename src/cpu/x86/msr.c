@@ -129,6 +129,8 @@ static void tsc_move(struct vcpu *c, uint64_t delta)
 {
 	c->tsc_offset += (int64_t)delta;
 	c->msr.tsc_adjust += delta;
+	if (c->apic_ops && c->apic_ops->tsc_moved)
+		c->apic_ops->tsc_moved(c->apic);
 }
 
 static bool read_tsc(struct vcpu *c, uint32_t msr, uint64_t *val)

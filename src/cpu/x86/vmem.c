@@ -300,6 +300,8 @@ static enum x86_exc locate(struct vcpu *c, gva_t gva, unsigned access, unsigned 
 	gpa_t page = p->gpa & ~(PAGE_SIZE - 1);
 	uint8_t *host = physmap_host(c->pm, page, PAGE_SIZE, &p->rom);
 
+	if (!host)
+		p->rom = false;
 	p->host = host ? host + (p->gpa - page) : NULL;
 	if (c->apic_ops && c->apic_ops->owns_gpa(c->apic, p->gpa))
 		p->host = NULL;
@@ -373,9 +375,9 @@ static void copy_whole(uint8_t *dst, const uint8_t *src, unsigned len)
 {
 	switch (len) {
 	case 1: *dst = *src; break;
-	case 2: *(volatile uint16_t *)dst = *(const volatile uint16_t *)src; break;
-	case 4: *(volatile uint32_t *)dst = *(const volatile uint32_t *)src; break;
-	case 8: *(volatile uint64_t *)dst = *(const volatile uint64_t *)src; break;
+	case 2: *(volatile any16 *)dst = *(const volatile any16 *)src; break;
+	case 4: *(volatile any32 *)dst = *(const volatile any32 *)src; break;
+	case 8: *(volatile any64 *)dst = *(const volatile any64 *)src; break;
 	default: memcpy(dst, src, len);
 	}
 }

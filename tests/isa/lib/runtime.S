@@ -299,5 +299,5 @@ tss:
 	.skip 16384
 stack_top:
 	.skip 4096
-	.globl stack0_top
+	.globl stack0_top, stack_top
 stack0_top:
