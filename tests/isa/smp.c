@@ -168,7 +168,7 @@ static void ipis(void)
 
 /* --- locked instructions --- */
 
-#define TURNS 5000
+#define TURNS 10000
 
 static struct {
 	u32 inc, xadd, cas, add_u;
@@ -180,6 +180,7 @@ static struct {
 
 static void count(unsigned id)
 {
+	barrier();
 	for (unsigned n = 0; n < TURNS; n++) {
 		u32 one = 1, old;
 		u64 lo, hi;
