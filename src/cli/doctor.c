@@ -55,14 +55,14 @@ static void print_json(const struct fact *facts, size_t n)
 
 static void print_text(const struct fact *facts, size_t n)
 {
-	printf("CPU              %s, as guests can have it: --cpu %s\n", "x86-64", cpu_level());
+	printf("CPU              guests can have --cpu %s\n", cpu_level());
 	printf("                 features: ");
 	print_features(" ", "");
 	printf("\n\n");
 	for (size_t i = 0; i < n; i++)
 		printf("%-3s %-16s %s\n%21s%s\n", facts[i].ok ? "ok" : "--", facts[i].id,
 		       facts[i].found, "", facts[i].meaning);
-	printf("\nEngines: interp (any host)%s\n", "");
+	printf("\nEngine: interp, on any host\n");
 }
 
 int cmd_doctor(int argc, char **argv)
