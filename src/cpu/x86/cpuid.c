@@ -99,10 +99,11 @@ static void leaf_caches(const struct vcpu *c, uint32_t sub, uint32_t out[4])
 					       { 3, 2, false, 16, 2048 },
 					       { 3, 3, true, 16, 16384 } };
 	unsigned cores = 1u << log2_up(c->model->n_vcpus);
-	const struct cache *k = &caches[sub];
+	const struct cache *k;
 
 	if (is_amd(c->model) || sub >= ARRAY_SIZE(caches))
 		return;
+	k = &caches[sub];
 	out[CPUID_EAX] = k->type | (uint32_t)k->level << 5 | 1u << 8 |
 			 (k->shared ? cores - 1 : 0) << 14 | (cores - 1) << 26;
 	out[CPUID_EBX] = 63 | (k->ways - 1u) << 22;

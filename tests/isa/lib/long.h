@@ -190,10 +190,10 @@ static inline void pause(void)
 	__asm__ volatile("pause" : : : "memory");
 }
 
-/* Wait for a condition for some seconds; false if it never held. */
+/* Wait for a condition for half a minute; false if it never held. */
 #define WAIT(cond)                                                                                 \
 	({                                                                                         \
-		u64 end_ = rdtsc() + 20000000000ull;                                               \
+		u64 end_ = rdtsc() + 80000000000ull;                                               \
 		bool ok_;                                                                          \
 		while (!(ok_ = (cond)) && rdtsc() < end_)                                          \
 			pause();                                                                   \
