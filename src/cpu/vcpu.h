@@ -132,7 +132,7 @@ struct vcpu {
 
 	struct vcpu_fpu fpu;
 	struct vcpu_msrs msr;
-	int64_t tsc_offset; /* guest TSC minus the host's */
+	_Atomic int64_t tsc_offset; /* guest TSC minus the host's; timers read it */
 
 	uint8_t shadow;         /* SHADOW_STI, SHADOW_MOV_SS: what the last instruction blocked */
 	uint8_t nmi_blocked;    /* until IRET */
