@@ -44,11 +44,17 @@ static int maskmov_bytes(struct vcpu *c, const struct insn *i)
 	return r ? r : elements_write(c, gva, &e, data);
 }
 
+/* Element size: VMASKMOVPS is 2C, 2E, VMASKMOVPD 2D, 2F; VPMASKMOVD and Q differ in W. */
+static unsigned maskmov_size(const struct insn *i)
+{
+	return i->opcode & 0x80 ? (i->vex_w ? 8 : 4) : (i->opcode & 1 ? 8 : 4);
+}
+
 /* VMASKMOVPS/PD, VPMASKMOVD/Q: the mask is the second operand. */
 static NOINLINE int do_x_maskmov(struct vcpu *c, const struct uop *u)
 {
 	const struct insn *i = u->insn;
-	unsigned size = insn_table[i->id].elem;
+	unsigned size = maskmov_size(i);
 	struct elements e;
 	uint8_t buf[MAX_VL] = {0};
 	int r = vector_check(c, i);
