@@ -270,13 +270,20 @@ int x_loop(struct vcpu *c, const struct uop *u)
 int x_call(struct vcpu *c, const struct uop *u)
 {
 	uint64_t rip;
+	uint64_t rsp = c->gpr[REG_RSP];
 	int r = target_of(c, u, &rip);
 
-	if (!r)
-		r = go(c, rip);
+	/* The stack's faults come before the target's. */
 	if (!r)
 		r = push(c, u->insn->opsize, uop_next_rip(c, u));
-	return r ? uop_leave(c, u, r) : EXEC_NEXT;
+	if (r)
+		return uop_leave(c, u, r);
+	r = go(c, rip);
+	if (r) {
+		set_rsp(c, rsp);
+		return uop_leave(c, u, r);
+	}
+	return EXEC_NEXT;
 }
 
 int x_ret(struct vcpu *c, const struct uop *u)

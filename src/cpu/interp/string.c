@@ -91,14 +91,15 @@ static int cmps(struct vcpu *c, const struct string_op *s)
 {
 	gva_t src, dst;
 	uint64_t a, b;
-	int r = src_linear(c, s, s->size, &src);
+	/* This one is accessed first. */
+	int r = dst_linear(c, s, s->size, false, &dst);
 
 	if (!r)
-		r = mem_load(c, src, s->size, &a);
-	if (!r)
-		r = dst_linear(c, s, s->size, false, &dst);
-	if (!r)
 		r = mem_load(c, dst, s->size, &b);
+	if (!r)
+		r = src_linear(c, s, s->size, &src);
+	if (!r)
+		r = mem_load(c, src, s->size, &a);
 	if (r)
 		return r;
 	sem_sub(s->size, a, b, &c->cc);
@@ -234,6 +235,7 @@ static bool ends(const struct vcpu *c, const struct insn *i)
 static int repeat(struct vcpu *c, const struct uop *u, const struct string_op *s)
 {
 	bool can_bulk = s->i->op == OP_MOVS || s->i->op == OP_STOS;
+	uint32_t cc = c->cc;
 	unsigned slice = SLICE;
 
 	for (;;) {
@@ -246,8 +248,12 @@ static int repeat(struct vcpu *c, const struct uop *u, const struct string_op *s
 		if (!n) {
 			int r = once(c, s);
 
-			if (r)
+			/* A fault in the middle takes the flags back to what they were before the
+			 * first iteration (SDM 2B REP). */
+			if (r) {
+				c->cc = cc;
 				return r;
+			}
 			n = 1;
 		}
 		reg_write(c, GPR_OFF(REG_RCX), s->i->adsize, count - n);
@@ -260,6 +266,7 @@ static int repeat(struct vcpu *c, const struct uop *u, const struct string_op *s
 		if (interp_of(c)->stepping ||
 		    atomic_load_explicit(&c->kick, memory_order_relaxed)) {
 			c->rip = uop_rip(c, u);
+			interp_of(c)->in_repeat = true;
 			return EXEC_END;
 		}
 	}

@@ -380,14 +380,16 @@ static NOINLINE int do_x_cache(struct vcpu *c, const struct uop *u)
 {
 	int r = need_cpl0(c);
 
+	/* Outside of SMM, at any privilege. */
+	if (u->insn->op == OP_RSM)
+		return raise_ud(c);
 	if (r)
 		return r;
 	switch (u->insn->op) {
 	case OP_CLTS: r = sys_clts(c); break;
 	case OP_SWAPGS: return sys_swapgs(c);
 	case OP_MONITOR:
-	case OP_MWAIT:
-	case OP_RSM: return raise_ud(c);
+	case OP_MWAIT: return raise_ud(c);
 	default: return 0;
 	}
 	return r ? r : EXEC_SYNC;

@@ -41,6 +41,10 @@ static int maskmov_bytes(struct vcpu *c, const struct insn *i)
 	by = mmx ? c->fpu.fx + 32 + i->opd[mask].reg * 16 : c->fpu.zmm[i->opd[mask].reg];
 	e.active = signs(by, n, 1);
 	r = seg_linear(c, i->seg, c->gpr[REG_RDI] & size_mask(i->adsize), n, true, &gva);
+	/* All of it must be writable, whatever the mask: that is up to the processor (SDM 2B
+	 * MASKMOVDQU), and this is what those at hand do. */
+	for (unsigned half = n; !r && half; half -= 8)
+		r = vmem_probe(c, gva + half - 8, 8, true, AS_CPL);
 	return r ? r : elements_write(c, gva, &e, data);
 }
 
@@ -61,6 +65,12 @@ static NOINLINE int do_x_maskmov(struct vcpu *c, const struct uop *u)
 
 	if (r)
 		return r;
+	if (i->op == OP_MASKMOVQ) {
+		r = x87_check_pending(c);
+		if (r)
+			return r;
+		mmx_begin(c);
+	}
 	if (i->op == OP_MASKMOVQ || i->map == 1)
 		return maskmov_bytes(c, i);
 	e = (struct elements){.n = i->vl / size, .size = size};
@@ -109,6 +119,16 @@ static void clear_rest(uint8_t *reg, unsigned used)
 	memset(reg + used, 0, MAX_VL - used);
 }
 
+/* One element into place; the first that arrives clears what lies beyond the last. */
+static int gather_element(struct vcpu *c, const struct vsib *v, gva_t gva, uint8_t *dst, unsigned n)
+{
+	int r = vmem_read(c, gva, dst + n * v->size, v->size, AS_UNALIGNED);
+
+	if (!r)
+		clear_rest(dst, v->n * v->size);
+	return r;
+}
+
 /* AVX2 gather: destination, memory, mask register whose sign bits are cleared as it goes. */
 static int gather_avx2(struct vcpu *c, const struct uop *u)
 {
@@ -117,25 +137,24 @@ static int gather_avx2(struct vcpu *c, const struct uop *u)
 	uint8_t *dst = c->fpu.zmm[i->opd[0].reg], *mask = c->fpu.zmm[i->opd[2].reg];
 	gva_t gva;
 
-	/* All three registers must differ. */
-	if (i->opd[0].reg == i->opd[2].reg || i->opd[0].reg == i->index ||
-	    i->opd[2].reg == i->index)
-		return raise_ud(c);
+	/* Only the sign counts, but all of an element is set, also of those beyond the last. */
+	for (unsigned n = 0; n < i->vl / v.size; n++)
+		memset(mask + n * v.size, sign_of(mask, n, v.size) ? 0xff : 0, v.size);
+	clear_rest(mask, i->vl);
 	for (unsigned n = 0; n < v.n; n++) {
 		int r = 0;
 
 		if (sign_of(mask, n, v.size)) {
-			memset(mask + n * v.size, 0xff, v.size);
 			r = element_linear(c, u, &v, n, false, &gva);
 			if (!r)
-				r = vmem_read(c, gva, dst + n * v.size, v.size, AS_CPL);
+				r = gather_element(c, &v, gva, dst, n);
 		}
 		if (r)
 			return r;
 		memset(mask + n * v.size, 0, v.size);
 	}
 	clear_rest(dst, v.n * v.size);
-	clear_rest(mask, 0);
+	memset(mask, 0, i->vl);
 	return 0;
 }
 
@@ -147,15 +166,13 @@ static int gather_evex(struct vcpu *c, const struct uop *u)
 	uint64_t *k = &c->fpu.k[i->mask];
 	gva_t gva;
 
-	if (i->opd[0].reg == i->index)
-		return raise_ud(c);
 	for (unsigned n = 0; n < v.n; n++) {
 		int r = 0;
 
 		if (*k >> n & 1) {
 			r = element_linear(c, u, &v, n, false, &gva);
 			if (!r)
-				r = vmem_read(c, gva, dst + n * v.size, v.size, AS_CPL);
+				r = gather_element(c, &v, gva, dst, n);
 		}
 		if (r)
 			return r;
@@ -180,7 +197,7 @@ static int scatter(struct vcpu *c, const struct uop *u)
 		if (*k >> n & 1) {
 			r = element_linear(c, u, &v, n, true, &gva);
 			if (!r)
-				r = vmem_write(c, gva, src + n * v.size, v.size, AS_CPL);
+				r = vmem_write(c, gva, src + n * v.size, v.size, AS_UNALIGNED);
 		}
 		if (r)
 			return r;

@@ -7,14 +7,20 @@
 #include "cpu/interp/stub.h"
 #include "cpu/x86/features.h"
 
-#define FSW_ES BIT(7)
+#define FSW_ES  BIT(7)
+#define FSW_TOP 0x3800
+/* IE, DE, ZE, OE, UE */
+#define FSW_BEFORE_STORE 0x1f
 
 /* Fields of the 64-bit FXSAVE image. SDM 1 "FXSAVE area". */
 #define FX_FSW   2
+#define FX_FTW   4
 #define FX_FOP   6
 #define FX_FIP   8
 #define FX_FDP   16
 #define FX_MXCSR 24
+#define FX_ST    32
+#define FX_X87_BYTES 160 /* up to XMM0 */
 
 #define MAX_VL 64
 
@@ -46,20 +52,32 @@ int vector_check(struct vcpu *c, const struct insn *i)
 
 /* -- Masked memory operands ------------------------------------------------------------------- */
 
+static uint64_t low_bits(unsigned n)
+{
+	return n >= 64 ? ~0ull : BIT(n) - 1;
+}
+
 struct elements evex_elements(const struct vcpu *c, const struct insn *i, unsigned mem_bytes)
 {
-	unsigned elem = insn_table[i->id].elem;
-	unsigned n = elem ? MAX(i->vl / elem, 1) : 1;
-	struct elements e = {.n = n, .size = mem_bytes / n};
+	const struct insn_desc *d = &insn_table[i->id];
 	uint64_t k = i->mask ? c->fpu.k[i->mask] : ~0ull;
+	unsigned bits = d->mask_unit ? i->vl / d->mask_unit : 1, n;
 
-	/* A scalar has one element, a broadcast one that all read. */
-	if (i->bcast || e.size == 0 || mem_bytes < n) {
-		k &= n >= 64 ? ~0ull : BIT(n) - 1;
-		return (struct elements){.n = 1, .size = mem_bytes, .active = k != 0};
-	}
-	e.active = k & (n >= 64 ? ~0ull : BIT(n) - 1);
-	return e;
+	k &= low_bits(bits);
+	if (i->bcast || mem_bytes <= d->elem || !d->elem)
+		n = 1;
+	else
+		n = mem_bytes / d->elem;
+	/* What is broadcast is read if any of the elements that it goes to is active. */
+	for (unsigned from = n; d->attr & INSN_MEM_SRC && from < bits; from += n)
+		k |= k >> from;
+	return (struct elements){.n = n, .size = mem_bytes / n, .active = k & low_bits(n)};
+}
+
+/* A scalar is checked for alignment, one element of many is not. */
+static enum vmem_as element_as(const struct elements *e)
+{
+	return e->n == 1 ? AS_CPL : AS_UNALIGNED;
 }
 
 int elements_read(struct vcpu *c, gva_t gva, const struct elements *e, uint8_t *buf)
@@ -69,7 +87,7 @@ int elements_read(struct vcpu *c, gva_t gva, const struct elements *e, uint8_t *
 		if (!(e->active >> n & 1))
 			continue;
 
-		int r = vmem_read(c, gva + n * e->size, buf + n * e->size, e->size, AS_CPL);
+		int r = vmem_read(c, gva + n * e->size, buf + n * e->size, e->size, element_as(e));
 
 		if (r)
 			return r;
@@ -79,9 +97,11 @@ int elements_read(struct vcpu *c, gva_t gva, const struct elements *e, uint8_t *
 
 int elements_write(struct vcpu *c, gva_t gva, const struct elements *e, const uint8_t *buf)
 {
+	enum vmem_as as = element_as(e);
+
 	for (unsigned n = 0; n < e->n; n++) {
 		int r = e->active >> n & 1
-				? (int)vmem_probe(c, gva + n * e->size, e->size, true, AS_CPL)
+				? (int)vmem_probe(c, gva + n * e->size, e->size, true, as)
 				: 0;
 
 		if (r)
@@ -89,7 +109,7 @@ int elements_write(struct vcpu *c, gva_t gva, const struct elements *e, const ui
 	}
 	for (unsigned n = 0; n < e->n; n++)
 		if (e->active >> n & 1)
-			vmem_write(c, gva + n * e->size, buf + n * e->size, e->size, AS_CPL);
+			vmem_write(c, gva + n * e->size, buf + n * e->size, e->size, as);
 	return 0;
 }
 
@@ -122,7 +142,7 @@ int vector_native(struct vcpu *c, const struct uop *u, void *mem)
 		return c->cr4 & CR4_OSXMMEXCPT ? r : EXC_UD;
 	}
 	if (g && g == &i->opd[0] && !(d->attr & INSN_NO_DST))
-		reg_write(c, opd_off(g), MAX(g->size, 4), io.gpr);
+		reg_write(c, opd_off(g), i->op == OP_X87 ? g->size : MAX(g->size, 4), io.gpr);
 	if (d->attr & INSN_WRITES_FL)
 		c->cc = io.cc & 0xffff;
 	c->gpr[REG_RCX] = g && g->reg == REG_RCX ? c->gpr[REG_RCX] : io.rcx;
@@ -148,10 +168,9 @@ static int run_bounced(struct vcpu *c, const struct uop *u, gva_t gva, unsigned 
 
 	if (masked)
 		e = evex_elements(c, i, size);
+	/* A store faults after the operation: VCVTPS2PH has changed MXCSR by then. */
 	if (attr & INSN_MEM_SRC)
 		r = elements_read(c, gva, &e, buf);
-	else if (!masked)
-		r = vmem_probe(c, gva, size, true, AS_CPL);
 	if (!r)
 		r = vector_native(c, u, buf);
 	if (!r && attr & INSN_MEM_DST)
@@ -177,7 +196,7 @@ static int run_with_memory(struct vcpu *c, const struct uop *u, const struct ope
 	if (!p && (gva & (PAGE_SIZE - 1)) <= PAGE_SIZE - size) {
 		r = vmem_host(c, gva, size, write, AS_CPL, &p);
 		/* A masked one may yet turn out to touch only what is there. */
-		if (r && !(i->mask && attr & INSN_FAULT_SUP))
+		if (r && !write && !(i->mask && attr & INSN_FAULT_SUP))
 			return r;
 	}
 	if (!p)
@@ -215,8 +234,7 @@ HANDLER(x_vzero)
 
 /* -- x87 and MMX ------------------------------------------------------------------------------ */
 
-/* An unmasked x87 exception waits: the next waiting instruction raises it. */
-static int check_pending(struct vcpu *c)
+int x87_check_pending(struct vcpu *c)
 {
 	if (!(load16(c->fpu.fx + FX_FSW) & FSW_ES))
 		return 0;
@@ -239,32 +257,46 @@ static void fix_pointers(struct vcpu *c, const struct uop *u, const void *mem)
 		store64(c->fpu.fx + FX_FDP, insn_offset(c, u, i));
 }
 
+/* Did the instruction that has run store to memory? It did not if it raised an unmasked exception,
+ * but for precision, which is found after rounding. SDM 1 8.5. */
+static bool x87_stores(const struct vcpu *c, const struct insn *i)
+{
+	uint16_t fcw = load16(c->fpu.fx), fsw = load16(c->fpu.fx + FX_FSW);
+
+	if (i->op == OP_MMX || insn_table[i->id].attr & INSN_NOWAIT)
+		return true;
+	return !(fsw & ~fcw & FSW_BEFORE_STORE);
+}
+
 /* x87 with the memory operand in the buffer: so the host's pointer to it can be told apart. */
 static int run_x87(struct vcpu *c, const struct uop *u)
 {
 	const struct insn *i = u->insn;
 	const struct operand *o = i->has_mem ? memory_of(i) : NULL;
 	uint32_t attr = insn_table[i->id].attr;
-	uint8_t *buf = interp_of(c)->bounce;
-	gva_t gva = 0;
+	uint8_t *buf = interp_of(c)->bounce, before[FX_X87_BYTES];
+	bool store = o && attr & INSN_MEM_DST;
+	gva_t gva = o ? uop_ea(c, u) : 0;
 	int r = 0;
 
 	store32(c->fpu.fx + FX_MXCSR, c->fpu.mxcsr);
-	if (o) {
-		gva = uop_ea(c, u);
-		if (attr & INSN_ALIGNED && gva & (o->size - 1u))
-			return raise_gp(c);
-		if (attr & INSN_MEM_SRC)
-			r = vmem_read(c, gva, buf, o->size, AS_CPL);
-		else
-			r = vmem_probe(c, gva, o->size, true, AS_CPL);
-	}
+	if (o && attr & INSN_ALIGNED && gva & (o->size - 1u))
+		return raise_gp(c);
+	if (o && attr & INSN_MEM_SRC)
+		r = vmem_read(c, gva, buf, o->size, AS_CPL);
+	if (store)
+		memcpy(before, c->fpu.fx, sizeof(before));
 	if (!r)
 		r = vector_native(c, u, buf);
 	if (r)
 		return r;
-	if (o && attr & INSN_MEM_DST && vmem_write(c, gva, buf, o->size, AS_CPL))
-		return 0;
+	if (store && x87_stores(c, i)) {
+		r = vmem_write(c, gva, buf, o->size, AS_CPL);
+		if (r) {
+			memcpy(c->fpu.fx, before, sizeof(before));
+			return r;
+		}
+	}
 	fix_pointers(c, u, o ? buf : NULL);
 	return 0;
 }
@@ -274,18 +306,60 @@ static NOINLINE int do_x_x87(struct vcpu *c, const struct uop *u)
 	int r = vector_check(c, u->insn);
 
 	if (!r && !(insn_table[u->insn->id].attr & INSN_NOWAIT))
-		r = check_pending(c);
+		r = x87_check_pending(c);
 	return r ? r : run_x87(c, u);
 }
 HANDLER(x_x87)
+
+/* Make TOP 0 with all registers where they are: the image has them relative to it. */
+static void clear_top(struct vcpu *c)
+{
+	uint8_t *fx = c->fpu.fx, st[8][16];
+	unsigned top = load16(fx + FX_FSW) >> 11 & 7;
+
+	for (unsigned n = 0; n < 8; n++)
+		memcpy(st[(n + top) & 7], fx + FX_ST + n * 16, 16);
+	memcpy(fx + FX_ST, st, sizeof(st));
+	store16(fx + FX_FSW, load16(fx + FX_FSW) & ~FSW_TOP);
+}
+
+void mmx_begin(struct vcpu *c)
+{
+	clear_top(c);
+	c->fpu.fx[FX_FTW] = 0xff;
+}
+
+/* An MMX instruction that faults may have begun the transition to MMX registers: a store has cleared
+ * TOP, a conversion that raises #XM has marked all registers valid too. Seen on processors; the
+ * SDM does not say. */
+static void fault_in_mmx(struct vcpu *c, const struct insn *i, int r)
+{
+	if (r != EXC_XM && !(insn_table[i->id].attr & INSN_MEM_DST))
+		return;
+	if (r == EXC_XM)
+		mmx_begin(c);
+	else
+		clear_top(c);
+}
+
+/* CVTPI2PD from memory touches no MMX register and waits for no exception. SDM 2A CVTPI2PD. */
+static bool is_cvtpi2pd_mem(const struct insn *i)
+{
+	return i->map == 1 && i->opcode == 0x2a && i->prefix & PFX_66 && i->has_mem;
+}
 
 static NOINLINE int do_x_mmx(struct vcpu *c, const struct uop *u)
 {
 	int r = vector_check(c, u->insn);
 
-	if (!r)
-		r = check_pending(c);
-	return r ? r : run_x87(c, u);
+	if (!r && !is_cvtpi2pd_mem(u->insn))
+		r = x87_check_pending(c);
+	if (r)
+		return r;
+	r = run_x87(c, u);
+	if (r)
+		fault_in_mmx(c, u->insn, r);
+	return r;
 }
 HANDLER(x_mmx)
 
@@ -294,6 +368,6 @@ static NOINLINE int do_x_fwait(struct vcpu *c, const struct uop *u)
 {
 	if ((c->cr0 & (CR0_MP | CR0_TS)) == (CR0_MP | CR0_TS))
 		return raise_exc(c, EXC_NM, 0);
-	return check_pending(c);
+	return x87_check_pending(c);
 }
 HANDLER(x_fwait)

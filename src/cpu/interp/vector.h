@@ -12,6 +12,11 @@ int vector_check(struct vcpu *c, const struct insn *i);
  * EXC_XM, or EXC_UD if the system does not take EXC_XM. */
 int vector_native(struct vcpu *c, const struct uop *u, void *mem);
 
+/* EXC_MF if an unmasked x87 exception waits: the next waiting instruction raises it. */
+int x87_check_pending(struct vcpu *c);
+/* What every MMX instruction but EMMS does to the x87 state: TOP 0, all registers valid. */
+void mmx_begin(struct vcpu *c);
+
 /* Elements of a masked memory operand: their number and size, and which are accessed. */
 struct elements {
 	unsigned n, size; /* size in bytes */

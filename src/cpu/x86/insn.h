@@ -123,6 +123,7 @@ struct insn_desc {
 	uint32_t attr;
 	uint16_t fl_read, fl_write, fl_undef;
 	uint8_t elem; /* EVEX: bytes of an element that is broadcast or, in memory, masked; else 0 */
+	uint8_t mask_unit; /* EVEX: bytes of the vector length for each mask bit; 0: one bit in all */
 };
 
 /* Rows are named by the build-time generator: enum insn_id { INSN_INVALID, INSN_ADD_Eb_Gb, ...,

@@ -241,7 +241,7 @@ static unsigned access_of(const struct vcpu *c, enum vmem_as as)
 
 static unsigned array_of(const struct vcpu *c, enum vmem_as as)
 {
-	if (as == AS_CPL)
+	if (as == AS_CPL || as == AS_UNALIGNED)
 		return c->tlb_mode;
 	if (as == AS_USER)
 		return TLB_USER;
@@ -416,13 +416,23 @@ static enum x86_exc check_alignment(struct vcpu *c, gva_t gva, unsigned len, enu
 	return EXC_AC;
 }
 
+/* Are the two ends of the access canonical? Comes before alignment, and that before page faults. */
+static enum x86_exc check_canonical(struct vcpu *c, gva_t gva, unsigned len)
+{
+	if (!c->long_mode || (is_canonical(gva) && is_canonical(gva + len - 1)))
+		return EXC_NONE;
+	return general_protection(c);
+}
+
 /* Places of all of [gva, gva+len): at most two. */
 static enum x86_exc find_all(struct vcpu *c, gva_t gva, unsigned len, bool write, enum vmem_as as,
 			     struct place p[2])
 {
 	unsigned n = first_piece(gva, len);
-	enum x86_exc exc = check_alignment(c, gva, len, as);
+	enum x86_exc exc = check_canonical(c, gva, len);
 
+	if (!exc)
+		exc = check_alignment(c, gva, len, as);
 	if (!exc)
 		exc = find(c, gva, write, as, &p[0]);
 	if (!exc && n < len)
@@ -432,7 +442,7 @@ static enum x86_exc find_all(struct vcpu *c, gva_t gva, unsigned len, bool write
 
 static void note_breakpoint(struct vcpu *c, gva_t gva, unsigned len, bool write, enum vmem_as as)
 {
-	if (unlikely(c->tlb_mode == TLB_SLOW) && as == AS_CPL)
+	if (unlikely(c->tlb_mode == TLB_SLOW) && (as == AS_CPL || as == AS_UNALIGNED))
 		debug_data_access(c, gva, len, write, false);
 }
 

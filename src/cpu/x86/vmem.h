@@ -14,6 +14,7 @@
 /* Which privilege an access has. */
 enum vmem_as {
 	AS_CPL,    /* as the guest's code: user at CPL 3, else supervisor with EFLAGS.AC */
+	AS_UNALIGNED, /* as AS_CPL, but never #AC: elements that a mask chooses */
 	AS_SYSTEM, /* implicit: descriptor tables, TSS, exception stacks of inner levels */
 	AS_USER,   /* user, whatever the CPL: stack of an outer ring */
 };

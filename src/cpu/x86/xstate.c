@@ -167,6 +167,11 @@ static void take_x87(struct vcpu *c, const uint8_t *image, bool rex_w)
 {
 	memcpy(c->fpu.fx, image, FX_X87_HEAD);
 	c->fpu.fx[5] = 0;
+	/* The control word has one fixed bit, and four that do not exist; B repeats ES; an opcode
+	 * has 11 bits. */
+	store16(c->fpu.fx, (load16(image) & 0x1f3f) | 0x40);
+	store16(c->fpu.fx + 2, (load16(image + 2) & 0x7fff) | (load16(image + 2) & 0x80) << 8);
+	store16(c->fpu.fx + 6, load16(image + 6) & 0x7ff);
 	if (!rex_w) {
 		store32(c->fpu.fx + 12, 0);
 		store32(c->fpu.fx + 20, 0);

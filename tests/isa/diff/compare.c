@@ -3,10 +3,11 @@
 #include <Zydis/Zydis.h>
 #include <inttypes.h>
 
+#include "cpu/x86/decode.h"
 #include "cpu/x86/decode_tables.h"
 #include "cpu/x86/insn.h"
 
-#define HOST_KERNEL BIT(47)
+#define HOST_KERNEL 0x7ffffffff000 /* Linux's TASK_SIZE_MAX */
 
 static const char *const gpr_names[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
 					   "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
@@ -55,13 +56,32 @@ static bool has_error_code(unsigned vector)
 	return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17;
 }
 
-static void check_event(struct check *c, const struct result *a, const struct result *b)
+/* FXSAVE and what else moves more than 64 bytes accesses them in an order of its own, so that CR2 may
+ * name any of them. */
+static bool has_large_operand(const struct test *t, uint64_t rip)
+{
+	uint64_t at = code_start(t);
+	struct insn i;
+
+	for (unsigned k = 0; k < t->n; at += t->insn[k++].len) {
+		if (at != rip || decode(t->insn[k].bytes, t->insn[k].len, t->mode, &i) != DECODE_OK)
+			continue;
+		return i.op == OP_FXSAVE || i.op == OP_FXRSTOR ||
+		       (i.op == OP_X87 && i.n_opds && i.opd[0].kind == OPD_MEM &&
+			i.opd[0].size > 10);
+	}
+	return false;
+}
+
+static void check_event(struct check *c, const struct test *t, const struct result *a,
+			const struct result *b)
 {
 	uint32_t mask = ~0u;
 
 	check_word(c, "vector", a->vector, b->vector, ~0ull);
 	if (a->vector == 14) {
-		check_word(c, "cr2", a->cr2, b->cr2, ~0ull);
+		if (!has_large_operand(t, a->out.rip))
+			check_word(c, "cr2", a->cr2, b->cr2, ~0ull);
 		/* Linux reports every fault in its own half as one on a present page. */
 		if (a->cr2 >= HOST_KERNEL)
 			mask = ~1u;
@@ -117,7 +137,7 @@ bool same_result(const struct test *t, const struct result *a, const struct resu
 	/* Jumped astray: the code that made it is not ours to compare. */
 	if (a->vector == END_SYSCALL || (a->vector == END_HUNG && b->vector == END_HUNG))
 		return true;
-	check_event(&c, a, b);
+	check_event(&c, t, a, b);
 	check_word(&c, "rip", x->rip, y->rip, ~0ull);
 	check_word(&c, "rflags", x->rflags, y->rflags,
 		   ~(uint64_t)test_undefined_flags(t, x->rip));

@@ -238,8 +238,9 @@ void guest_run(struct guest *g, const struct test *t, struct result *r)
 	set_state(c, t);
 	vcpu_update_mode(c);
 	g->hung = false;
-	watch_next();
+	watch_begin();
 	e = c->engine->run(c);
+	watch_end();
 	memset(r, 0, offsetof(struct result, mem));
 	r->vector = e == RUN_HALTED ? (uint8_t)((c->rip - 1 - KERNEL_GATES) / 16)
 		    : g->hung	  ? END_HUNG

@@ -2,10 +2,11 @@
 #ifndef TESTS_ISA_DIFF_WATCH_H
 #define TESTS_ISA_DIFF_WATCH_H
 
-/* From now on call late(ctx), from a signal handler, when watch_next() has not been called for
- * 100 ms of user time or more. */
+/* Between watch_begin() and watch_end() call late(ctx), from a signal handler, every 100 ms of user
+ * time after the first. */
 void watch_start(void (*late)(void *ctx), void *ctx);
-void watch_next(void);
+void watch_begin(void);
+void watch_end(void);
 void watch_stop(void);
 
 #endif
