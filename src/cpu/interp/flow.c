@@ -273,7 +273,7 @@ int x_call(struct vcpu *c, const struct uop *u)
 	uint64_t rsp = c->gpr[REG_RSP];
 	int r = target_of(c, u, &rip);
 
-	/* The stack's faults come before the target's. */
+	/* The stack's faults come before the target's, which leaves what was stored there. */
 	if (!r)
 		r = push(c, u->insn->opsize, uop_next_rip(c, u));
 	if (r)

@@ -232,12 +232,30 @@ static bool ends(const struct vcpu *c, const struct insn *i)
 	return !(c->cc & CC_ZF) == !(i->prefix & PFX_REPNE);
 }
 
+/* Addresses of 32 bits clear the upper halves of the registers that they are in even if there is no
+ * iteration that ends. */
+static void cut_registers(struct vcpu *c, const struct string_op *s)
+{
+	unsigned op = s->i->op;
+
+	if (s->i->adsize != 4)
+		return;
+	c->gpr[REG_RCX] = (uint32_t)c->gpr[REG_RCX];
+	if (op == OP_MOVS || op == OP_CMPS || op == OP_LODS || op == OP_OUTS)
+		c->gpr[REG_RSI] = (uint32_t)c->gpr[REG_RSI];
+	if (op != OP_LODS && op != OP_OUTS)
+		c->gpr[REG_RDI] = (uint32_t)c->gpr[REG_RDI];
+}
+
+/* The flags of the last comparison appear when all is over: an event in the middle sees what they
+ * were before the first (SDM 2B REP). */
 static int repeat(struct vcpu *c, const struct uop *u, const struct string_op *s)
 {
 	bool can_bulk = s->i->op == OP_MOVS || s->i->op == OP_STOS;
 	uint32_t cc = c->cc;
 	unsigned slice = SLICE;
 
+	cut_registers(c, s);
 	for (;;) {
 		uint64_t count = addr_reg(c, s->i, REG_RCX), n = 0;
 
@@ -248,8 +266,6 @@ static int repeat(struct vcpu *c, const struct uop *u, const struct string_op *s
 		if (!n) {
 			int r = once(c, s);
 
-			/* A fault in the middle takes the flags back to what they were before the
-			 * first iteration (SDM 2B REP). */
 			if (r) {
 				c->cc = cc;
 				return r;
@@ -265,6 +281,7 @@ static int repeat(struct vcpu *c, const struct uop *u, const struct string_op *s
 		slice = SLICE;
 		if (interp_of(c)->stepping ||
 		    atomic_load_explicit(&c->kick, memory_order_relaxed)) {
+			c->cc = cc;
 			c->rip = uop_rip(c, u);
 			interp_of(c)->in_repeat = true;
 			return EXEC_END;

@@ -119,13 +119,14 @@ static void clear_rest(uint8_t *reg, unsigned used)
 	memset(reg + used, 0, MAX_VL - used);
 }
 
-/* One element into place; the first that arrives clears what lies beyond the last. */
-static int gather_element(struct vcpu *c, const struct vsib *v, gva_t gva, uint8_t *dst, unsigned n)
+/* One element into place; the first that arrives clears what lies beyond the vector length. */
+static int gather_element(struct vcpu *c, const struct vsib *v, gva_t gva, uint8_t *dst, unsigned n,
+			  unsigned vl)
 {
 	int r = vmem_read(c, gva, dst + n * v->size, v->size, AS_UNALIGNED);
 
 	if (!r)
-		clear_rest(dst, v->n * v->size);
+		clear_rest(dst, vl);
 	return r;
 }
 
@@ -147,7 +148,7 @@ static int gather_avx2(struct vcpu *c, const struct uop *u)
 		if (sign_of(mask, n, v.size)) {
 			r = element_linear(c, u, &v, n, false, &gva);
 			if (!r)
-				r = gather_element(c, &v, gva, dst, n);
+				r = gather_element(c, &v, gva, dst, n, i->vl);
 		}
 		if (r)
 			return r;
@@ -172,7 +173,7 @@ static int gather_evex(struct vcpu *c, const struct uop *u)
 		if (*k >> n & 1) {
 			r = element_linear(c, u, &v, n, false, &gva);
 			if (!r)
-				r = gather_element(c, &v, gva, dst, n);
+				r = gather_element(c, &v, gva, dst, n, i->vl);
 		}
 		if (r)
 			return r;

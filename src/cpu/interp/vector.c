@@ -74,43 +74,43 @@ struct elements evex_elements(const struct vcpu *c, const struct insn *i, unsign
 	return (struct elements){.n = n, .size = mem_bytes / n, .active = k & low_bits(n)};
 }
 
-/* A scalar is checked for alignment, one element of many is not. */
-static enum vmem_as element_as(const struct elements *e)
+/* What is wrong with the addresses comes before any page fault. Alignment is checked where all
+ * elements together are no more than a quadword. */
+static int check_elements(struct vcpu *c, gva_t gva, const struct elements *e)
 {
-	return e->n == 1 ? AS_CPL : AS_UNALIGNED;
+	int r = 0;
+
+	if (e->active && e->n * e->size <= 8)
+		return vmem_check(c, gva, e->n * e->size, true);
+	for (unsigned n = 0; !r && n < e->n; n++)
+		if (e->active >> n & 1)
+			r = vmem_check(c, gva + n * e->size, e->size, false);
+	return r;
 }
 
 int elements_read(struct vcpu *c, gva_t gva, const struct elements *e, uint8_t *buf)
 {
+	int r = check_elements(c, gva, e);
+
 	memset(buf, 0, (size_t)e->n * e->size);
-	for (unsigned n = 0; n < e->n; n++) {
-		if (!(e->active >> n & 1))
-			continue;
-
-		int r = vmem_read(c, gva + n * e->size, buf + n * e->size, e->size, element_as(e));
-
-		if (r)
-			return r;
-	}
-	return 0;
+	for (unsigned n = 0; !r && n < e->n; n++)
+		if (e->active >> n & 1)
+			r = vmem_read(c, gva + n * e->size, buf + n * e->size, e->size,
+				      AS_UNALIGNED);
+	return r;
 }
 
 int elements_write(struct vcpu *c, gva_t gva, const struct elements *e, const uint8_t *buf)
 {
-	enum vmem_as as = element_as(e);
+	int r = check_elements(c, gva, e);
 
-	for (unsigned n = 0; n < e->n; n++) {
-		int r = e->active >> n & 1
-				? (int)vmem_probe(c, gva + n * e->size, e->size, true, as)
-				: 0;
-
-		if (r)
-			return r;
-	}
-	for (unsigned n = 0; n < e->n; n++)
+	for (unsigned n = 0; !r && n < e->n; n++)
 		if (e->active >> n & 1)
-			vmem_write(c, gva + n * e->size, buf + n * e->size, e->size, as);
-	return 0;
+			r = vmem_probe(c, gva + n * e->size, e->size, true, AS_UNALIGNED);
+	for (unsigned n = 0; !r && n < e->n; n++)
+		if (e->active >> n & 1)
+			vmem_write(c, gva + n * e->size, buf + n * e->size, e->size, AS_UNALIGNED);
+	return r;
 }
 
 /* -- Running ---------------------------------------------------------------------------------- */
@@ -157,24 +157,25 @@ static const struct operand *memory_of(const struct insn *i)
 	return NULL;
 }
 
-/* An operand that is not wholly there, or not RAM in one page: by way of a buffer. */
-static int run_bounced(struct vcpu *c, const struct uop *u, gva_t gva, unsigned size, uint32_t attr)
+/* An operand that is not wholly there, or not RAM in one page: by way of a buffer. A masked store
+ * changes active elements only, also where the others may fault. */
+static int run_bounced(struct vcpu *c, const struct uop *u, gva_t gva, unsigned size,
+		       const struct elements *e)
 {
-	const struct insn *i = u->insn;
+	uint32_t attr = insn_table[u->insn->id].attr;
 	uint8_t *buf = interp_of(c)->bounce;
-	bool masked = i->enc == ENC_EVEX && i->mask && attr & INSN_FAULT_SUP;
-	struct elements e = {.n = 1, .size = size, .active = 1};
 	int r = 0;
 
-	if (masked)
-		e = evex_elements(c, i, size);
-	/* A store faults after the operation: VCVTPS2PH has changed MXCSR by then. */
 	if (attr & INSN_MEM_SRC)
-		r = elements_read(c, gva, &e, buf);
+		r = attr & INSN_FAULT_SUP ? elements_read(c, gva, e, buf)
+					  : (int)vmem_read(c, gva, buf, size, AS_CPL);
+	/* A store faults after the operation: VCVTPS2PH has changed MXCSR by then. */
 	if (!r)
 		r = vector_native(c, u, buf);
+	if (!r && attr & INSN_MEM_DST && !(attr & INSN_FAULT_SUP))
+		r = vmem_probe(c, gva, size, true, AS_CPL);
 	if (!r && attr & INSN_MEM_DST)
-		r = elements_write(c, gva, &e, buf);
+		r = elements_write(c, gva, e, buf);
 	return r;
 }
 
@@ -184,23 +185,31 @@ static int run_with_memory(struct vcpu *c, const struct uop *u, const struct ope
 {
 	const struct insn *i = u->insn;
 	uint32_t attr = insn_table[i->id].attr;
-	bool write = attr & INSN_MEM_DST;
+	bool write = attr & INSN_MEM_DST, masked = i->enc == ENC_EVEX && i->mask;
 	gva_t gva = uop_ea(c, u);
 	unsigned size = o->size;
 	uint8_t *p = write ? tlb_write(c, gva, size) : (uint8_t *)tlb_read(c, gva, size);
 	bool quiet = p != NULL;
+	struct elements e = {.n = 1, .size = size, .active = 1};
 	int r;
 
-	if (attr & INSN_ALIGNED && gva & (size - 1))
-		return raise_gp(c);
+	if (attr & INSN_ALIGNED && gva & (size - 1)) {
+		if (masked)
+			e = evex_elements(c, i, size);
+		if (e.active)
+			return raise_gp(c);
+	}
 	if (!p && (gva & (PAGE_SIZE - 1)) <= PAGE_SIZE - size) {
 		r = vmem_host(c, gva, size, write, AS_CPL, &p);
 		/* A masked one may yet turn out to touch only what is there. */
-		if (r && !write && !(i->mask && attr & INSN_FAULT_SUP))
+		if (r && !write && !(masked && attr & INSN_FAULT_SUP))
 			return r;
 	}
-	if (!p)
-		return run_bounced(c, u, gva, size, attr);
+	if (!p) {
+		if (masked)
+			e = evex_elements(c, i, size);
+		return run_bounced(c, u, gva, size, &e);
+	}
 	r = vector_native(c, u, p);
 	if (!r && write && !quiet)
 		vmem_stored(c, p, size);
@@ -268,6 +277,44 @@ static bool x87_stores(const struct vcpu *c, const struct insn *i)
 	return !(fsw & ~fcw & FSW_BEFORE_STORE);
 }
 
+/* The first of the accesses that an operand of more than 8 bytes is made of: it is the one that must
+ * be aligned (SDM 3A 6.15, vector 17). Environments are words, or doublewords in the 32-bit form. */
+static unsigned x87_first(unsigned size)
+{
+	switch (size) {
+	case 10: return 8;
+	case 14:
+	case 94: return 2;
+	case 28:
+	case 108: return 4;
+	default: return size;
+	}
+}
+
+static int x87_read(struct vcpu *c, gva_t gva, uint8_t *buf, unsigned size)
+{
+	unsigned first = x87_first(size);
+	int r = first < size ? (int)vmem_check(c, gva, first, true) : 0;
+
+	return r ? r : (int)vmem_read(c, gva, buf, size, AS_CPL);
+}
+
+/* The upper two bytes of an 80-bit number are a store of their own: if they fault, the lower eight
+ * have been written. */
+static int x87_write(struct vcpu *c, gva_t gva, const uint8_t *buf, unsigned size)
+{
+	unsigned first = x87_first(size);
+	int r = first < size ? (int)vmem_check(c, gva, first, true) : 0;
+
+	if (!r && size == 10) {
+		r = vmem_write(c, gva, buf, first, AS_CPL);
+		buf += first;
+		gva += first;
+		size -= first;
+	}
+	return r ? r : (int)vmem_write(c, gva, buf, size, AS_CPL);
+}
+
 /* x87 with the memory operand in the buffer: so the host's pointer to it can be told apart. */
 static int run_x87(struct vcpu *c, const struct uop *u)
 {
@@ -283,7 +330,7 @@ static int run_x87(struct vcpu *c, const struct uop *u)
 	if (o && attr & INSN_ALIGNED && gva & (o->size - 1u))
 		return raise_gp(c);
 	if (o && attr & INSN_MEM_SRC)
-		r = vmem_read(c, gva, buf, o->size, AS_CPL);
+		r = x87_read(c, gva, buf, o->size);
 	if (store)
 		memcpy(before, c->fpu.fx, sizeof(before));
 	if (!r)
@@ -291,7 +338,7 @@ static int run_x87(struct vcpu *c, const struct uop *u)
 	if (r)
 		return r;
 	if (store && x87_stores(c, i)) {
-		r = vmem_write(c, gva, buf, o->size, AS_CPL);
+		r = x87_write(c, gva, buf, o->size);
 		if (r) {
 			memcpy(c->fpu.fx, before, sizeof(before));
 			return r;
@@ -342,17 +389,18 @@ static void fault_in_mmx(struct vcpu *c, const struct insn *i, int r)
 		clear_top(c);
 }
 
-/* CVTPI2PD from memory touches no MMX register and waits for no exception. SDM 2A CVTPI2PD. */
-static bool is_cvtpi2pd_mem(const struct insn *i)
+/* CVTPI2PD and CVTPI2PS from memory touch no MMX register and wait for no exception. SDM 2A
+ * CVTPI2PD says so; of CVTPI2PS it is true too. */
+static bool is_cvtpi2_mem(const struct insn *i)
 {
-	return i->map == 1 && i->opcode == 0x2a && i->prefix & PFX_66 && i->has_mem;
+	return i->map == 1 && i->opcode == 0x2a && i->has_mem;
 }
 
 static NOINLINE int do_x_mmx(struct vcpu *c, const struct uop *u)
 {
 	int r = vector_check(c, u->insn);
 
-	if (!r && !is_cvtpi2pd_mem(u->insn))
+	if (!r && !is_cvtpi2_mem(u->insn))
 		r = x87_check_pending(c);
 	if (r)
 		return r;

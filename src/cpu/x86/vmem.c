@@ -416,23 +416,23 @@ static enum x86_exc check_alignment(struct vcpu *c, gva_t gva, unsigned len, enu
 	return EXC_AC;
 }
 
-/* Are the two ends of the access canonical? Comes before alignment, and that before page faults. */
-static enum x86_exc check_canonical(struct vcpu *c, gva_t gva, unsigned len)
+static enum x86_exc check_canonical(struct vcpu *c, gva_t gva)
 {
-	if (!c->long_mode || (is_canonical(gva) && is_canonical(gva + len - 1)))
-		return EXC_NONE;
-	return general_protection(c);
+	return c->long_mode && !is_canonical(gva) ? general_protection(c) : EXC_NONE;
 }
 
-/* Places of all of [gva, gva+len): at most two. */
+/* Places of all of [gva, gva+len): at most two. What is wrong with the address comes first, then its
+ * alignment, then its other end, then page faults. */
 static enum x86_exc find_all(struct vcpu *c, gva_t gva, unsigned len, bool write, enum vmem_as as,
 			     struct place p[2])
 {
 	unsigned n = first_piece(gva, len);
-	enum x86_exc exc = check_canonical(c, gva, len);
+	enum x86_exc exc = check_canonical(c, gva);
 
 	if (!exc)
 		exc = check_alignment(c, gva, len, as);
+	if (!exc)
+		exc = check_canonical(c, gva + len - 1);
 	if (!exc)
 		exc = find(c, gva, write, as, &p[0]);
 	if (!exc && n < len)
@@ -481,6 +481,15 @@ enum x86_exc vmem_probe(struct vcpu *c, gva_t gva, unsigned len, bool write, enu
 	struct place p[2];
 
 	return find_all(c, gva, len, write, as, p);
+}
+
+enum x86_exc vmem_check(struct vcpu *c, gva_t gva, unsigned len, bool aligned)
+{
+	enum x86_exc exc = check_canonical(c, gva);
+
+	if (!exc && aligned)
+		exc = check_alignment(c, gva, len, AS_CPL);
+	return exc ? exc : check_canonical(c, gva + len - 1);
 }
 
 enum x86_exc vmem_host(struct vcpu *c, gva_t gva, unsigned len, bool write, enum vmem_as as,

@@ -27,6 +27,10 @@ enum x86_exc vmem_write(struct vcpu *c, gva_t gva, const void *buf, unsigned len
 /* Check that [gva, gva+len) may be written (write: set A and D) or read, and do nothing else. */
 enum x86_exc vmem_probe(struct vcpu *c, gva_t gva, unsigned len, bool write, enum vmem_as as);
 
+/* What vmem_probe checks before it looks at pages: canonical, and if aligned the alignment that
+ * CR0.AM and EFLAGS.AC want of an access of len bytes. */
+enum x86_exc vmem_check(struct vcpu *c, gva_t gva, unsigned len, bool aligned);
+
 static inline enum x86_exc vmem_read16(struct vcpu *c, gva_t gva, uint16_t *v, enum vmem_as as)
 {
 	return vmem_read(c, gva, v, 2, as);
