@@ -232,18 +232,16 @@ static bool ends(const struct vcpu *c, const struct insn *i)
 	return !(c->cc & CC_ZF) == !(i->prefix & PFX_REPNE);
 }
 
-/* Addresses of 32 bits clear the upper halves of the registers that they are in even if there is no
- * iteration that ends. */
+/* Addresses of 32 bits clear the upper half of rCX even if there is no iteration; MOVS and STOS also
+ * those of their pointers. The SDM leaves it open; processors do so. */
 static void cut_registers(struct vcpu *c, const struct string_op *s)
 {
-	unsigned op = s->i->op;
-
 	if (s->i->adsize != 4)
 		return;
 	c->gpr[REG_RCX] = (uint32_t)c->gpr[REG_RCX];
-	if (op == OP_MOVS || op == OP_CMPS || op == OP_LODS || op == OP_OUTS)
+	if (s->i->op == OP_MOVS)
 		c->gpr[REG_RSI] = (uint32_t)c->gpr[REG_RSI];
-	if (op != OP_LODS && op != OP_OUTS)
+	if (s->i->op == OP_MOVS || s->i->op == OP_STOS)
 		c->gpr[REG_RDI] = (uint32_t)c->gpr[REG_RDI];
 }
 

@@ -144,6 +144,28 @@ static void add(struct encoded *e, uint8_t b)
 	e->b[e->n++] = b;
 }
 
+/* VBLENDVPS, VBLENDVPD, VPBLENDVB: the immediate's upper half is a register. */
+static bool is_blendv(const struct insn *i)
+{
+	return i->enc == ENC_VEX && i->map == 3 && i->opcode >= 0x4a && i->opcode <= 0x4c;
+}
+
+/* Stubs are 64-bit code. Where the guest's is not, the bits that would make register numbers above 7
+ * are ignored there (SDM 2A 2.3, 2.7) and must be off here. The VEX (of three bytes) or EVEX prefix stands first. */
+static void drop_high_registers(struct encoded *e, const struct insn *i)
+{
+	uint8_t *b = e->b;
+
+	if (i->mode == 8 || i->enc == ENC_LEGACY)
+		return;
+	b[1] |= i->enc == ENC_VEX ? 0xe0 : 0xf0;
+	b[2] |= 0x40;
+	if (i->enc == ENC_EVEX)
+		b[3] |= 8;
+	if (is_blendv(i))
+		e->b[e->n - 1] &= 0x7f;
+}
+
 /* Copy i with [rsi] for its memory operand and RAX for its general register. */
 static struct encoded reencode(const struct insn *i)
 {
@@ -154,7 +176,7 @@ static struct encoded reencode(const struct insn *i)
 	unsigned at = i->opcode_at;
 
 	if (mem)
-		modrm = (modrm & 0x38) | 6;
+		modrm = (modrm & 0x38) | STUB_RM;
 	else if (rm_free)
 		modrm &= 0xf8;
 	if (reg_free)
@@ -210,6 +232,7 @@ static struct encoded reencode(const struct insn *i)
 	if (i->imm_len)
 		for (unsigned n = 0; n < i->imm_len; n++)
 			add(&e, i->bytes[i->imm_at + n]);
+	drop_high_registers(&e, i);
 	return e;
 }
 

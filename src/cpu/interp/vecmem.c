@@ -119,6 +119,17 @@ static void clear_rest(uint8_t *reg, unsigned used)
 	memset(reg + used, 0, MAX_VL - used);
 }
 
+/* A fault after part of the work gives way to the single-step trap that is due: then the instruction
+ * goes on afterwards (SDM 2C VGATHERDPS). */
+static int fault_midway(struct vcpu *c, const struct uop *u, int r, bool begun)
+{
+	if (!begun || !(c->rflags_rest & RFLAGS_TF))
+		return r;
+	c->rip = uop_rip(c, u);
+	interp_of(c)->in_repeat = true;
+	return EXEC_END;
+}
+
 /* One element into place; the first that arrives clears what lies beyond the vector length. */
 static int gather_element(struct vcpu *c, const struct vsib *v, gva_t gva, uint8_t *dst, unsigned n,
 			  unsigned vl)
@@ -136,6 +147,7 @@ static int gather_avx2(struct vcpu *c, const struct uop *u)
 	const struct insn *i = u->insn;
 	struct vsib v = vsib_of(i, &i->opd[1], i->vl);
 	uint8_t *dst = c->fpu.zmm[i->opd[0].reg], *mask = c->fpu.zmm[i->opd[2].reg];
+	bool begun = false;
 	gva_t gva;
 
 	/* Only the sign counts, but all of an element is set, also of those beyond the last. */
@@ -149,9 +161,10 @@ static int gather_avx2(struct vcpu *c, const struct uop *u)
 			r = element_linear(c, u, &v, n, false, &gva);
 			if (!r)
 				r = gather_element(c, &v, gva, dst, n, i->vl);
+			begun |= !r;
 		}
 		if (r)
-			return r;
+			return fault_midway(c, u, r, begun);
 		memset(mask + n * v.size, 0, v.size);
 	}
 	clear_rest(dst, v.n * v.size);
@@ -165,6 +178,7 @@ static int gather_evex(struct vcpu *c, const struct uop *u)
 	struct vsib v = vsib_of(i, &i->opd[1], i->vl);
 	uint8_t *dst = c->fpu.zmm[i->opd[0].reg];
 	uint64_t *k = &c->fpu.k[i->mask];
+	bool begun = false;
 	gva_t gva;
 
 	for (unsigned n = 0; n < v.n; n++) {
@@ -174,9 +188,10 @@ static int gather_evex(struct vcpu *c, const struct uop *u)
 			r = element_linear(c, u, &v, n, false, &gva);
 			if (!r)
 				r = gather_element(c, &v, gva, dst, n, i->vl);
+			begun |= !r;
 		}
 		if (r)
-			return r;
+			return fault_midway(c, u, r, begun);
 		*k &= ~BIT(n);
 	}
 	*k = 0;
@@ -190,6 +205,7 @@ static int scatter(struct vcpu *c, const struct uop *u)
 	struct vsib v = vsib_of(i, &i->opd[0], i->vl);
 	const uint8_t *src = c->fpu.zmm[i->opd[1].reg];
 	uint64_t *k = &c->fpu.k[i->mask];
+	bool begun = false;
 	gva_t gva;
 
 	for (unsigned n = 0; n < v.n; n++) {
@@ -199,9 +215,10 @@ static int scatter(struct vcpu *c, const struct uop *u)
 			r = element_linear(c, u, &v, n, true, &gva);
 			if (!r)
 				r = vmem_write(c, gva, src + n * v.size, v.size, AS_UNALIGNED);
+			begun |= !r;
 		}
 		if (r)
-			return r;
+			return fault_midway(c, u, r, begun);
 		*k &= ~BIT(n);
 	}
 	*k = 0;

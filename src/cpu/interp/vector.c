@@ -80,11 +80,11 @@ static int check_elements(struct vcpu *c, gva_t gva, const struct elements *e)
 {
 	int r = 0;
 
-	if (e->active && e->n * e->size <= 8)
-		return vmem_check(c, gva, e->n * e->size, true);
 	for (unsigned n = 0; !r && n < e->n; n++)
 		if (e->active >> n & 1)
 			r = vmem_check(c, gva + n * e->size, e->size, false);
+	if (!r && e->active && e->n * e->size <= 8)
+		r = vmem_check(c, gva, e->n * e->size, true);
 	return r;
 }
 
@@ -157,6 +157,15 @@ static const struct operand *memory_of(const struct insn *i)
 	return NULL;
 }
 
+/* Conversions from and to half precision are the only ones that raise no #AC (SDM 2A, exception types
+ * 11 and E11). */
+static enum vmem_as operand_as(const struct insn *i)
+{
+	bool half = (i->map == 2 && i->opcode == 0x13) || (i->map == 3 && i->opcode == 0x1d);
+
+	return half && i->enc != ENC_LEGACY ? AS_UNALIGNED : AS_CPL;
+}
+
 /* An operand that is not wholly there, or not RAM in one page: by way of a buffer. A masked store
  * changes active elements only, also where the others may fault. */
 static int run_bounced(struct vcpu *c, const struct uop *u, gva_t gva, unsigned size,
@@ -168,12 +177,12 @@ static int run_bounced(struct vcpu *c, const struct uop *u, gva_t gva, unsigned 
 
 	if (attr & INSN_MEM_SRC)
 		r = attr & INSN_FAULT_SUP ? elements_read(c, gva, e, buf)
-					  : (int)vmem_read(c, gva, buf, size, AS_CPL);
+					  : (int)vmem_read(c, gva, buf, size, operand_as(u->insn));
 	/* A store faults after the operation: VCVTPS2PH has changed MXCSR by then. */
 	if (!r)
 		r = vector_native(c, u, buf);
 	if (!r && attr & INSN_MEM_DST && !(attr & INSN_FAULT_SUP))
-		r = vmem_probe(c, gva, size, true, AS_CPL);
+		r = vmem_probe(c, gva, size, true, operand_as(u->insn));
 	if (!r && attr & INSN_MEM_DST)
 		r = elements_write(c, gva, e, buf);
 	return r;
@@ -200,7 +209,7 @@ static int run_with_memory(struct vcpu *c, const struct uop *u, const struct ope
 			return raise_gp(c);
 	}
 	if (!p && (gva & (PAGE_SIZE - 1)) <= PAGE_SIZE - size) {
-		r = vmem_host(c, gva, size, write, AS_CPL, &p);
+		r = vmem_host(c, gva, size, write, operand_as(i), &p);
 		/* A masked one may yet turn out to touch only what is there. */
 		if (r && !write && !(masked && attr & INSN_FAULT_SUP))
 			return r;
@@ -250,20 +259,26 @@ int x87_check_pending(struct vcpu *c)
 	return raise_exc(c, EXC_MF, 0);
 }
 
-/* Where the host has noted the stub's addresses as the last instruction's, put the guest's. */
+static uint16_t x87_opcode(unsigned opcode, unsigned modrm)
+{
+	return (uint16_t)((opcode & 7) << 8 | modrm);
+}
+
+/* Where the host has noted the stub's addresses and encoding as the last instruction's, put the
+ * guest's. It does not note all of them each time. */
 static void fix_pointers(struct vcpu *c, const struct uop *u, const void *mem)
 {
 	const struct insn *i = u->insn;
 	uint64_t stub = stub_insn_addr(interp_of(c)->stubs, (stub_fn)(uintptr_t)u->imm);
 
-	if (load64(c->fpu.fx + FX_FIP) == stub) {
+	if (load64(c->fpu.fx + FX_FIP) == stub)
 		store64(c->fpu.fx + FX_FIP, uop_rip(c, u));
-		store16(c->fpu.fx + FX_FOP,
-			load16(c->fpu.fx + FX_FOP) ? (uint16_t)((i->opcode & 7) << 8 | i->modrm)
-						   : 0);
-	}
-	if (mem && load64(c->fpu.fx + FX_FDP) == (uintptr_t)mem)
+	if (!mem)
+		return;
+	if (load64(c->fpu.fx + FX_FDP) == (uintptr_t)mem)
 		store64(c->fpu.fx + FX_FDP, insn_offset(c, u, i));
+	if (load16(c->fpu.fx + FX_FOP) == x87_opcode(i->opcode, (i->modrm & 0x38) | STUB_RM))
+		store16(c->fpu.fx + FX_FOP, x87_opcode(i->opcode, i->modrm));
 }
 
 /* Did the instruction that has run store to memory? It did not if it raised an unmasked exception,
@@ -376,24 +391,24 @@ void mmx_begin(struct vcpu *c)
 	c->fpu.fx[FX_FTW] = 0xff;
 }
 
-/* An MMX instruction that faults may have begun the transition to MMX registers: a store has cleared
- * TOP, a conversion that raises #XM has marked all registers valid too. Seen on processors; the
- * SDM does not say. */
-static void fault_in_mmx(struct vcpu *c, const struct insn *i, int r)
-{
-	if (r != EXC_XM && !(insn_table[i->id].attr & INSN_MEM_DST))
-		return;
-	if (r == EXC_XM)
-		mmx_begin(c);
-	else
-		clear_top(c);
-}
-
 /* CVTPI2PD and CVTPI2PS from memory touch no MMX register and wait for no exception. SDM 2A
  * CVTPI2PD says so; of CVTPI2PS it is true too. */
 static bool is_cvtpi2_mem(const struct insn *i)
 {
 	return i->map == 1 && i->opcode == 0x2a && i->has_mem;
+}
+
+/* An MMX instruction that faults may have begun the transition to MMX registers: a store has cleared
+ * TOP, a conversion that raises #XM has marked all registers valid too. Seen on processors; the
+ * SDM does not say. */
+static void fault_in_mmx(struct vcpu *c, const struct insn *i, int r)
+{
+	if (is_cvtpi2_mem(i) || (r != EXC_XM && !(insn_table[i->id].attr & INSN_MEM_DST)))
+		return;
+	if (r == EXC_XM)
+		mmx_begin(c);
+	else
+		clear_top(c);
 }
 
 static NOINLINE int do_x_mmx(struct vcpu *c, const struct uop *u)

@@ -219,6 +219,9 @@ enum x86_exc sys_fxsave(struct vcpu *c, gva_t gva, bool rex_w)
 
 	enum x86_exc r;
 
+	r = vmem_check(c, gva, 8, true);
+	if (r)
+		return r;
 	if (gva & 15)
 		return exc_gp0(c);
 	/* The end is looked at first. */
@@ -238,6 +241,9 @@ enum x86_exc sys_fxrstor(struct vcpu *c, gva_t gva, bool rex_w)
 	bool sse = c->cr4 & CR4_OSFXSR;
 	enum x86_exc r;
 
+	r = vmem_check(c, gva, 8, true);
+	if (r)
+		return r;
 	if (gva & 15)
 		return exc_gp0(c);
 	r = vmem_read(c, gva, image, FX_SIZE, AS_CPL);
