@@ -97,19 +97,19 @@ HANDLER(x_pusha)
 static NOINLINE int do_x_popa(struct vcpu *c, const struct uop *u)
 {
 	unsigned size = u->insn->opsize;
-	uint64_t rsp = c->gpr[REG_RSP], v[8];
+	uint64_t rsp = c->gpr[REG_RSP], v;
 
+	/* A fault leaves what has been popped in the registers: it starts over anyway. */
 	for (int n = 7; n >= 0; n--) {
-		int r = pop(c, size, &v[n]);
+		int r = pop(c, size, &v);
 
 		if (r) {
 			set_rsp(c, rsp);
 			return r;
 		}
-	}
-	for (unsigned n = 0; n < 8; n++)
 		if (n != REG_RSP)
-			reg_write(c, GPR_OFF(n), size, v[n]);
+			reg_write(c, GPR_OFF((unsigned)n), size, v);
+	}
 	return 0;
 }
 HANDLER(x_popa)

@@ -151,8 +151,8 @@ static bool is_blendv(const struct insn *i)
 }
 
 /* Stubs are 64-bit code. Where the guest's is not, the bits that would make register numbers above 7
- * are ignored there (SDM 2A 2.3, 2.7) and must be off here. The VEX (of three bytes) or EVEX prefix stands first. */
-static void drop_high_registers(struct encoded *e, const struct insn *i)
+ * are ignored there (SDM 2A 2.3, 2.7), as is a W for 64-bit integers, and must be off here. The VEX (of three bytes) or EVEX prefix stands first. */
+static void fit_64bit_mode(struct encoded *e, const struct insn *i)
 {
 	uint8_t *b = e->b;
 
@@ -160,6 +160,8 @@ static void drop_high_registers(struct encoded *e, const struct insn *i)
 		return;
 	b[1] |= i->enc == ENC_VEX ? 0xe0 : 0xf0;
 	b[2] |= 0x40;
+	if (insn_table[i->id].attr & INSN_W_IS_64)
+		b[2] &= 0x7f;
 	if (i->enc == ENC_EVEX)
 		b[3] |= 8;
 	if (is_blendv(i))
@@ -187,9 +189,12 @@ static struct encoded reencode(const struct insn *i)
 		for (unsigned n = 0; n < at; n++) {
 			uint8_t b = i->bytes[n];
 
-			if (b == 0x66 || b == 0xf2 || b == 0xf3)
+			if ((b == 0x66 && i->op != OP_X87) || b == 0xf2 || b == 0xf3)
 				add(&e, b);
 		}
+		/* The default of x87 environments is the 32-bit form here. */
+		if (i->op == OP_X87 && i->opsize == 2)
+			add(&e, 0x66);
 		if (rm_free)
 			rex &= (uint8_t)~3u;
 		if (reg_free)
@@ -232,7 +237,7 @@ static struct encoded reencode(const struct insn *i)
 	if (i->imm_len)
 		for (unsigned n = 0; n < i->imm_len; n++)
 			add(&e, i->bytes[i->imm_at + n]);
-	drop_high_registers(&e, i);
+	fit_64bit_mode(&e, i);
 	return e;
 }
 

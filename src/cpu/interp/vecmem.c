@@ -29,7 +29,7 @@ static int maskmov_bytes(struct vcpu *c, const struct insn *i)
 	bool mmx = i->op == OP_MASKMOVQ;
 	unsigned n = mmx ? 8 : 16, src = 0, mask = 1;
 	const uint8_t *data, *by;
-	struct elements e = {.n = n, .size = 1};
+	uint64_t active;
 	gva_t gva;
 	int r;
 
@@ -39,13 +39,16 @@ static int maskmov_bytes(struct vcpu *c, const struct insn *i)
 	mask = src + 1;
 	data = mmx ? c->fpu.fx + 32 + i->opd[src].reg * 16 : c->fpu.zmm[i->opd[src].reg];
 	by = mmx ? c->fpu.fx + 32 + i->opd[mask].reg * 16 : c->fpu.zmm[i->opd[mask].reg];
-	e.active = signs(by, n, 1);
+	active = signs(by, n, 1);
 	r = seg_linear(c, i->seg, c->gpr[REG_RDI] & size_mask(i->adsize), n, true, &gva);
 	/* All of it must be writable, whatever the mask: that is up to the processor (SDM 2B
 	 * MASKMOVDQU), and this is what those at hand do. */
 	for (unsigned half = n; !r && half; half -= 8)
 		r = vmem_probe(c, gva + half - 8, 8, true, AS_CPL);
-	return r ? r : elements_write(c, gva, &e, data);
+	for (unsigned k = 0; !r && k < n; k++)
+		if (active >> k & 1)
+			r = vmem_write(c, gva + k, data + k, 1, AS_CPL);
+	return r;
 }
 
 /* Element size: VMASKMOVPS is 2C, 2E, VMASKMOVPD 2D, 2F; VPMASKMOVD and Q differ in W. */
@@ -76,8 +79,8 @@ static NOINLINE int do_x_maskmov(struct vcpu *c, const struct uop *u)
 	e = (struct elements){.n = i->vl / size, .size = size};
 	e.active = signs(c->fpu.zmm[i->opd[1].reg], e.n, size);
 	if (i->opd[0].kind == OPD_MEM)
-		return elements_write(c, uop_ea(c, u), &e, c->fpu.zmm[i->opd[2].reg]);
-	r = elements_read(c, uop_ea(c, u), &e, buf);
+		return elements_write(c, u, &e, c->fpu.zmm[i->opd[2].reg]);
+	r = elements_read(c, u, &e, buf);
 	if (!r)
 		memcpy(c->fpu.zmm[i->opd[0].reg], buf, MAX_VL);
 	return r;
@@ -247,24 +250,29 @@ static NOINLINE int do_x_compress(struct vcpu *c, const struct uop *u)
 	uint8_t *buf = interp_of(c)->bounce;
 	struct elements e;
 	unsigned size;
+	gva_t gva = 0;
 	int r = vector_check(c, i);
 
 	if (r || !i->has_mem)
 		return r ? r : vector_native(c, u, NULL);
 	e = evex_elements(c, i, i->vl);
 	size = (unsigned)__builtin_popcountll(e.active) * e.size;
+	if (size)
+		r = vector_linear(c, u, 0, size, i->op == OP_COMPRESS, &gva);
+	if (r)
+		return r;
 	if (i->op == OP_EXPAND) {
 		memset(buf, 0, MAX_VL);
 		if (size)
-			r = vmem_read(c, uop_ea(c, u), buf, size, AS_CPL);
+			r = vmem_read(c, gva, buf, size, AS_UNALIGNED);
 		return r ? r : vector_native(c, u, buf);
 	}
 	if (size)
-		r = vmem_probe(c, uop_ea(c, u), size, true, AS_CPL);
+		r = vmem_probe(c, gva, size, true, AS_UNALIGNED);
 	if (!r)
 		r = vector_native(c, u, buf);
 	if (!r && size)
-		r = vmem_write(c, uop_ea(c, u), buf, size, AS_CPL);
+		r = vmem_write(c, gva, buf, size, AS_UNALIGNED);
 	return r;
 }
 HANDLER(x_compress)

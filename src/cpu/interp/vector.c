@@ -74,42 +74,68 @@ struct elements evex_elements(const struct vcpu *c, const struct insn *i, unsign
 	return (struct elements){.n = n, .size = mem_bytes / n, .active = k & low_bits(n)};
 }
 
+int vector_linear(struct vcpu *c, const struct uop *u, unsigned delta, unsigned len, bool write,
+		  gva_t *gva)
+{
+	if (u->insn->mode != 8)
+		return insn_linear(c, u, delta, len, write, gva);
+	*gva = uop_ea(c, u) + delta;
+	return 0;
+}
+
 /* What is wrong with the addresses comes before any page fault. Alignment is checked where all
  * elements together are no more than a quadword. */
-static int check_elements(struct vcpu *c, gva_t gva, const struct elements *e)
+static int check_elements(struct vcpu *c, const struct uop *u, const struct elements *e, bool write)
 {
+	gva_t gva;
 	int r = 0;
 
-	for (unsigned n = 0; !r && n < e->n; n++)
-		if (e->active >> n & 1)
-			r = vmem_check(c, gva + n * e->size, e->size, false);
-	if (!r && e->active && e->n * e->size <= 8)
-		r = vmem_check(c, gva, e->n * e->size, true);
-	return r;
+	for (unsigned n = 0; !r && n < e->n; n++) {
+		if (!(e->active >> n & 1))
+			continue;
+		r = vector_linear(c, u, n * e->size, e->size, write, &gva);
+		if (!r)
+			r = vmem_check(c, gva, e->size, false);
+	}
+	if (r || !e->active || e->n * e->size > 8)
+		return r;
+	r = vector_linear(c, u, 0, e->n * e->size, write, &gva);
+	return r ? r : (int)vmem_check(c, gva, e->n * e->size, true);
 }
 
-int elements_read(struct vcpu *c, gva_t gva, const struct elements *e, uint8_t *buf)
+int elements_read(struct vcpu *c, const struct uop *u, const struct elements *e, uint8_t *buf)
 {
-	int r = check_elements(c, gva, e);
+	int r = check_elements(c, u, e, false);
+	gva_t gva;
 
 	memset(buf, 0, (size_t)e->n * e->size);
-	for (unsigned n = 0; !r && n < e->n; n++)
-		if (e->active >> n & 1)
-			r = vmem_read(c, gva + n * e->size, buf + n * e->size, e->size,
-				      AS_UNALIGNED);
+	for (unsigned n = 0; !r && n < e->n; n++) {
+		if (!(e->active >> n & 1))
+			continue;
+		vector_linear(c, u, n * e->size, e->size, false, &gva);
+		r = vmem_read(c, gva, buf + n * e->size, e->size, AS_UNALIGNED);
+	}
 	return r;
 }
 
-int elements_write(struct vcpu *c, gva_t gva, const struct elements *e, const uint8_t *buf)
+int elements_write(struct vcpu *c, const struct uop *u, const struct elements *e,
+		   const uint8_t *buf)
 {
-	int r = check_elements(c, gva, e);
+	int r = check_elements(c, u, e, true);
+	gva_t gva;
 
-	for (unsigned n = 0; !r && n < e->n; n++)
-		if (e->active >> n & 1)
-			r = vmem_probe(c, gva + n * e->size, e->size, true, AS_UNALIGNED);
-	for (unsigned n = 0; !r && n < e->n; n++)
-		if (e->active >> n & 1)
-			vmem_write(c, gva + n * e->size, buf + n * e->size, e->size, AS_UNALIGNED);
+	for (unsigned n = 0; !r && n < e->n; n++) {
+		if (!(e->active >> n & 1))
+			continue;
+		vector_linear(c, u, n * e->size, e->size, true, &gva);
+		r = vmem_probe(c, gva, e->size, true, AS_UNALIGNED);
+	}
+	for (unsigned n = 0; !r && n < e->n; n++) {
+		if (!(e->active >> n & 1))
+			continue;
+		vector_linear(c, u, n * e->size, e->size, true, &gva);
+		vmem_write(c, gva, buf + n * e->size, e->size, AS_UNALIGNED);
+	}
 	return r;
 }
 
@@ -168,24 +194,56 @@ static enum vmem_as operand_as(const struct insn *i)
 
 /* An operand that is not wholly there, or not RAM in one page: by way of a buffer. A masked store
  * changes active elements only, also where the others may fault. */
-static int run_bounced(struct vcpu *c, const struct uop *u, gva_t gva, unsigned size,
-		       const struct elements *e)
+static int run_bounced(struct vcpu *c, const struct uop *u, unsigned size, const struct elements *e)
 {
 	uint32_t attr = insn_table[u->insn->id].attr;
+	bool load = attr & INSN_MEM_SRC, store = attr & INSN_MEM_DST;
+	bool suppress = attr & INSN_FAULT_SUP;
 	uint8_t *buf = interp_of(c)->bounce;
+	gva_t gva = 0;
 	int r = 0;
 
-	if (attr & INSN_MEM_SRC)
-		r = attr & INSN_FAULT_SUP ? elements_read(c, gva, e, buf)
-					  : (int)vmem_read(c, gva, buf, size, operand_as(u->insn));
+	if (load && suppress)
+		r = elements_read(c, u, e, buf);
+	else if (load)
+		r = vector_linear(c, u, 0, size, store, &gva);
+	if (!r && load && !suppress)
+		r = vmem_read(c, gva, buf, size, operand_as(u->insn));
 	/* A store faults after the operation: VCVTPS2PH has changed MXCSR by then. */
 	if (!r)
 		r = vector_native(c, u, buf);
-	if (!r && attr & INSN_MEM_DST && !(attr & INSN_FAULT_SUP))
+	if (r || !store)
+		return r;
+	if (!suppress)
+		r = vector_linear(c, u, 0, size, true, &gva);
+	if (!r && !suppress)
 		r = vmem_probe(c, gva, size, true, operand_as(u->insn));
-	if (!r && attr & INSN_MEM_DST)
-		r = elements_write(c, gva, e, buf);
-	return r;
+	return r ? r : elements_write(c, u, e, buf);
+}
+
+/* Linear address before any check. */
+static gva_t raw_linear(const struct vcpu *c, const struct uop *u)
+{
+	const struct insn *i = u->insn;
+
+	if (i->mode == 8)
+		return uop_ea(c, u);
+	return (c->seg[i->seg].base + insn_offset(c, u, i)) & 0xffffffff;
+}
+
+/* Host address of the memory operand if it is RAM in one page, else NULL: also where it faults, but
+ * may yet turn out not to be accessed there. */
+static int find_operand(struct vcpu *c, const struct uop *u, unsigned size, bool write, uint8_t **p)
+{
+	const struct insn *i = u->insn;
+	bool may_skip = write || (i->mask && insn_table[i->id].attr & INSN_FAULT_SUP);
+	gva_t gva;
+	int r = vector_linear(c, u, 0, size, write, &gva);
+
+	*p = NULL;
+	if (!r && (gva & (PAGE_SIZE - 1)) <= PAGE_SIZE - size)
+		r = vmem_host(c, gva, size, write, operand_as(i), p);
+	return may_skip ? 0 : r;
 }
 
 /* With the memory operand where it is, if that is RAM in one page: the host then accesses it just as
@@ -195,11 +253,11 @@ static int run_with_memory(struct vcpu *c, const struct uop *u, const struct ope
 	const struct insn *i = u->insn;
 	uint32_t attr = insn_table[i->id].attr;
 	bool write = attr & INSN_MEM_DST, masked = i->enc == ENC_EVEX && i->mask;
-	gva_t gva = uop_ea(c, u);
 	unsigned size = o->size;
-	uint8_t *p = write ? tlb_write(c, gva, size) : (uint8_t *)tlb_read(c, gva, size);
-	bool quiet = p != NULL;
+	gva_t gva = raw_linear(c, u);
 	struct elements e = {.n = 1, .size = size, .active = 1};
+	uint8_t *p = NULL;
+	bool quiet;
 	int r;
 
 	if (attr & INSN_ALIGNED && gva & (size - 1)) {
@@ -208,16 +266,16 @@ static int run_with_memory(struct vcpu *c, const struct uop *u, const struct ope
 		if (e.active)
 			return raise_gp(c);
 	}
-	if (!p && (gva & (PAGE_SIZE - 1)) <= PAGE_SIZE - size) {
-		r = vmem_host(c, gva, size, write, operand_as(i), &p);
-		/* A masked one may yet turn out to touch only what is there. */
-		if (r && !write && !(masked && attr & INSN_FAULT_SUP))
-			return r;
-	}
+	if (i->mode == 8)
+		p = write ? tlb_write(c, gva, size) : (uint8_t *)tlb_read(c, gva, size);
+	quiet = p != NULL;
+	r = p ? 0 : find_operand(c, u, size, write, &p);
+	if (r)
+		return r;
 	if (!p) {
 		if (masked)
 			e = evex_elements(c, i, size);
-		return run_bounced(c, u, gva, size, &e);
+		return run_bounced(c, u, size, &e);
 	}
 	r = vector_native(c, u, p);
 	if (!r && write && !quiet)
@@ -306,21 +364,27 @@ static unsigned x87_first(unsigned size)
 	}
 }
 
-static int x87_read(struct vcpu *c, gva_t gva, uint8_t *buf, unsigned size)
+static int x87_read(struct vcpu *c, const struct uop *u, uint8_t *buf, unsigned size)
 {
 	unsigned first = x87_first(size);
-	int r = first < size ? (int)vmem_check(c, gva, first, true) : 0;
+	gva_t gva;
+	int r = vector_linear(c, u, 0, size, false, &gva);
 
+	if (!r && first < size)
+		r = vmem_check(c, gva, first, true);
 	return r ? r : (int)vmem_read(c, gva, buf, size, AS_CPL);
 }
 
 /* The upper two bytes of an 80-bit number are a store of their own: if they fault, the lower eight
  * have been written. */
-static int x87_write(struct vcpu *c, gva_t gva, const uint8_t *buf, unsigned size)
+static int x87_write(struct vcpu *c, const struct uop *u, const uint8_t *buf, unsigned size)
 {
 	unsigned first = x87_first(size);
-	int r = first < size ? (int)vmem_check(c, gva, first, true) : 0;
+	gva_t gva;
+	int r = vector_linear(c, u, 0, size, true, &gva);
 
+	if (!r && first < size)
+		r = vmem_check(c, gva, first, true);
 	if (!r && size == 10) {
 		r = vmem_write(c, gva, buf, first, AS_CPL);
 		buf += first;
@@ -338,14 +402,13 @@ static int run_x87(struct vcpu *c, const struct uop *u)
 	uint32_t attr = insn_table[i->id].attr;
 	uint8_t *buf = interp_of(c)->bounce, before[FX_X87_BYTES];
 	bool store = o && attr & INSN_MEM_DST;
-	gva_t gva = o ? uop_ea(c, u) : 0;
 	int r = 0;
 
 	store32(c->fpu.fx + FX_MXCSR, c->fpu.mxcsr);
-	if (o && attr & INSN_ALIGNED && gva & (o->size - 1u))
+	if (o && attr & INSN_ALIGNED && raw_linear(c, u) & (o->size - 1u))
 		return raise_gp(c);
 	if (o && attr & INSN_MEM_SRC)
-		r = x87_read(c, gva, buf, o->size);
+		r = x87_read(c, u, buf, o->size);
 	if (store)
 		memcpy(before, c->fpu.fx, sizeof(before));
 	if (!r)
@@ -353,7 +416,7 @@ static int run_x87(struct vcpu *c, const struct uop *u)
 	if (r)
 		return r;
 	if (store && x87_stores(c, i)) {
-		r = x87_write(c, gva, buf, o->size);
+		r = x87_write(c, u, buf, o->size);
 		if (r) {
 			memcpy(c->fpu.fx, before, sizeof(before));
 			return r;

@@ -26,9 +26,15 @@ struct elements {
 /* How i's memory operand divides into elements, with its EVEX mask. */
 struct elements evex_elements(const struct vcpu *c, const struct insn *i, unsigned mem_bytes);
 
-/* Read the active elements at gva into buf (others: zero); write them from buf. No effect if one of
- * them faults. */
-int elements_read(struct vcpu *c, gva_t gva, const struct elements *e, uint8_t *buf);
-int elements_write(struct vcpu *c, gva_t gva, const struct elements *e, const uint8_t *buf);
+/* Linear address of len bytes at byte delta of u's memory operand; outside 64-bit mode with the checks
+ * of segmentation, which address uops leave to these instructions. */
+int vector_linear(struct vcpu *c, const struct uop *u, unsigned delta, unsigned len, bool write,
+		  gva_t *gva);
+
+/* Read the active elements of u's memory operand into buf (others: zero); write them from buf. No
+ * effect if one of them faults. */
+int elements_read(struct vcpu *c, const struct uop *u, const struct elements *e, uint8_t *buf);
+int elements_write(struct vcpu *c, const struct uop *u, const struct elements *e,
+		   const uint8_t *buf);
 
 #endif

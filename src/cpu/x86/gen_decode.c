@@ -538,6 +538,16 @@ static unsigned mask_unit(const struct row *r)
 	return r->elem;
 }
 
+/* SDM 2A, instructions with "W ignored in non-64-bit mode". */
+static bool w_is_64(const struct row *r)
+{
+	bool yes = r->enc != ENC_LEGACY && strstr(r->spec, ".W0m");
+
+	for (unsigned k = 0; k < r->form.n_opds && r->enc != ENC_LEGACY; k++)
+		yes |= r->form.opd[k].size[0] == SZ_y || r->form.opd[k].size[1] == SZ_y;
+	return yes;
+}
+
 static void parse_operands(struct row *r)
 {
 	char buf[96], *save, *word;
@@ -551,6 +561,8 @@ static void parse_operands(struct row *r)
 	}
 	r->form.elem = r->elem;
 	r->mask_unit = mask_unit(r);
+	if (w_is_64(r))
+		r->attr |= INSN_W_IS_64;
 	if (r->attr & LK)
 		r->form.flags |= FORM_LOCKABLE;
 	if (r->attr & NOMEM)

@@ -421,6 +421,12 @@ static enum x86_exc check_canonical(struct vcpu *c, gva_t gva)
 	return c->long_mode && !is_canonical(gva) ? general_protection(c) : EXC_NONE;
 }
 
+/* Linear addresses of 16- and 32-bit code wrap at 4 GiB. */
+static gva_t second_page(const struct vcpu *c, gva_t gva, enum vmem_as as)
+{
+	return c->code64 || as == AS_SYSTEM ? gva : gva & 0xffffffff;
+}
+
 /* Places of all of [gva, gva+len): at most two. What is wrong with the address comes first, then its
  * alignment, then its other end, then page faults. */
 static enum x86_exc find_all(struct vcpu *c, gva_t gva, unsigned len, bool write, enum vmem_as as,
@@ -436,7 +442,7 @@ static enum x86_exc find_all(struct vcpu *c, gva_t gva, unsigned len, bool write
 	if (!exc)
 		exc = find(c, gva, write, as, &p[0]);
 	if (!exc && n < len)
-		exc = find(c, gva + n, write, as, &p[1]);
+		exc = find(c, second_page(c, gva + n, as), write, as, &p[1]);
 	return exc;
 }
 
