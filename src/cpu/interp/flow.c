@@ -370,21 +370,22 @@ static NOINLINE int do_x_int(struct vcpu *c, const struct uop *u)
 }
 HANDLER(x_int)
 
+/* The upper bound is read only if the lower one holds. */
 static NOINLINE int do_x_bound(struct vcpu *c, const struct uop *u)
 {
-	unsigned size = u->insn->opsize;
+	unsigned size = u->insn->opsize, bits = size * 8;
 	uint64_t v, lo, hi;
 	int r = mem_load(c, uop_ea(c, u), size, &lo);
 
-	if (!r)
-		r = mem_load(c, uop_ea(c, u) + size, size, &hi);
 	if (r)
 		return r;
 	opd_read(c, u, 0, &v);
-	if (sign_extend(v, size * 8) < sign_extend(lo, size * 8) ||
-	    sign_extend(v, size * 8) > sign_extend(hi, size * 8))
+	if (sign_extend(v, bits) < sign_extend(lo, bits))
 		return raise_exc(c, EXC_BR, 0);
-	return 0;
+	r = mem_load(c, uop_ea(c, u) + size, size, &hi);
+	if (!r && sign_extend(v, bits) > sign_extend(hi, bits))
+		r = raise_exc(c, EXC_BR, 0);
+	return r;
 }
 HANDLER(x_bound)
 

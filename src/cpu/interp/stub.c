@@ -144,6 +144,12 @@ static void add(struct encoded *e, uint8_t b)
 	e->b[e->n++] = b;
 }
 
+/* PCMPESTRx and PCMPISTRx take lengths from, and give an index to, general registers. */
+static bool is_pcmpstr(const struct insn *i)
+{
+	return i->map == 3 && i->opcode >= 0x60 && i->opcode <= 0x63 && i->enc != ENC_EVEX;
+}
+
 /* VBLENDVPS, VBLENDVPD, VPBLENDVB: the immediate's upper half is a register. */
 static bool is_blendv(const struct insn *i)
 {
@@ -160,7 +166,7 @@ static void fit_64bit_mode(struct encoded *e, const struct insn *i)
 		return;
 	b[1] |= i->enc == ENC_VEX ? 0xe0 : 0xf0;
 	b[2] |= 0x40;
-	if (insn_table[i->id].attr & INSN_W_IS_64)
+	if (insn_table[i->id].attr & INSN_W_IS_64 || is_pcmpstr(i))
 		b[2] &= 0x7f;
 	if (i->enc == ENC_EVEX)
 		b[3] |= 8;
@@ -246,12 +252,6 @@ static struct encoded reencode(const struct insn *i)
 static bool is_vec(const struct operand *o)
 {
 	return o->kind == OPD_XMM || o->kind == OPD_YMM || o->kind == OPD_ZMM;
-}
-
-/* PCMPESTRx and PCMPISTRx take lengths from, and give an index to, general registers. */
-static bool is_pcmpstr(const struct insn *i)
-{
-	return i->map == 3 && i->opcode >= 0x60 && i->opcode <= 0x63 && i->enc != ENC_EVEX;
 }
 
 static void put_registers(const struct stub_cache *s, struct emit *e, const struct insn *i,

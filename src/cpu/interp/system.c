@@ -362,24 +362,38 @@ static NOINLINE int do_x_lar(struct vcpu *c, const struct uop *u)
 }
 HANDLER(x_lar)
 
-/* It writes only what it changes. */
+/* It writes only what it changes, and does not ask for more. */
+static int arpl_operand(struct vcpu *c, const struct uop *u, uint64_t *v, bool write)
+{
+	gva_t gva;
+	int r;
+
+	if (u->insn->opd[0].kind != OPD_MEM)
+		return write ? opd_write(c, u, 0, *v) : opd_read(c, u, 0, v);
+	r = insn_linear(c, u, 0, 2, write, &gva);
+	if (r)
+		return r;
+	return write ? mem_store(c, gva, 2, *v) : mem_load(c, gva, 2, v);
+}
+
 static NOINLINE int do_x_arpl(struct vcpu *c, const struct uop *u)
 {
 	uint64_t dst, src;
+	bool adjust;
 	int r = need_protected(c);
 
 	if (!r)
-		r = opd_read(c, u, 0, &dst);
+		r = arpl_operand(c, u, &dst, false);
 	if (r)
 		return r;
 	opd_read(c, u, 1, &src);
-	if ((dst & 3) < (src & 3)) {
-		r = opd_write(c, u, 0, (dst & ~3ull) | (src & 3));
-		if (r)
-			return r;
-	}
-	set_zf(c, (dst & 3) < (src & 3));
-	return 0;
+	adjust = (dst & 3) < (src & 3);
+	dst = (dst & ~3ull) | (src & 3);
+	if (adjust)
+		r = arpl_operand(c, u, &dst, true);
+	if (!r)
+		set_zf(c, adjust);
+	return r;
 }
 HANDLER(x_arpl)
 

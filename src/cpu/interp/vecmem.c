@@ -23,6 +23,13 @@ static uint64_t signs(const uint8_t *v, unsigned n, unsigned size)
 	return bits;
 }
 
+static int byte_linear(struct vcpu *c, const struct insn *i, unsigned delta, unsigned len, gva_t *gva)
+{
+	uint64_t off = (c->gpr[REG_RDI] + delta) & size_mask(i->adsize);
+
+	return seg_linear(c, i->seg, off, len, true, gva);
+}
+
 /* MASKMOVDQU and MASKMOVQ: bytes of the first register to DS:rDI where the second's are negative. */
 static int maskmov_bytes(struct vcpu *c, const struct insn *i)
 {
@@ -31,7 +38,7 @@ static int maskmov_bytes(struct vcpu *c, const struct insn *i)
 	const uint8_t *data, *by;
 	uint64_t active;
 	gva_t gva;
-	int r;
+	int r = 0;
 
 	/* The implicit memory operand may or may not stand first. */
 	while (src < i->n_opds && i->opd[src].kind != OPD_XMM && i->opd[src].kind != OPD_MMX)
@@ -40,14 +47,19 @@ static int maskmov_bytes(struct vcpu *c, const struct insn *i)
 	data = mmx ? c->fpu.fx + 32 + i->opd[src].reg * 16 : c->fpu.zmm[i->opd[src].reg];
 	by = mmx ? c->fpu.fx + 32 + i->opd[mask].reg * 16 : c->fpu.zmm[i->opd[mask].reg];
 	active = signs(by, n, 1);
-	r = seg_linear(c, i->seg, c->gpr[REG_RDI] & size_mask(i->adsize), n, true, &gva);
-	/* All of it must be writable, whatever the mask: that is up to the processor (SDM 2B
-	 * MASKMOVDQU), and this is what those at hand do. */
-	for (unsigned half = n; !r && half; half -= 8)
-		r = vmem_probe(c, gva + half - 8, 8, true, AS_CPL);
-	for (unsigned k = 0; !r && k < n; k++)
-		if (active >> k & 1)
-			r = vmem_write(c, gva + k, data + k, 1, AS_CPL);
+	/* All of it must be writable, whatever the mask, the upper half first: that is up to the
+	 * processor (SDM 2B MASKMOVDQU), and this is what those at hand do. */
+	for (unsigned half = n; !r && half; half -= 8) {
+		r = byte_linear(c, i, half - 8, 8, &gva);
+		if (!r)
+			r = vmem_probe(c, gva, 8, true, AS_UNALIGNED);
+	}
+	for (unsigned k = 0; !r && k < n; k++) {
+		if (!(active >> k & 1))
+			continue;
+		byte_linear(c, i, k, 1, &gva);
+		r = vmem_write(c, gva, data + k, 1, AS_UNALIGNED);
+	}
 	return r;
 }
 

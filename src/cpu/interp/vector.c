@@ -77,16 +77,39 @@ struct elements evex_elements(const struct vcpu *c, const struct insn *i, unsign
 int vector_linear(struct vcpu *c, const struct uop *u, unsigned delta, unsigned len, bool write,
 		  gva_t *gva)
 {
-	if (u->insn->mode != 8)
-		return insn_linear(c, u, delta, len, write, gva);
+	const struct insn *i = u->insn;
+
+	/* What is beyond the limit does not wrap into it. */
+	if (i->mode != 8)
+		return seg_linear(c, i->seg, insn_offset(c, u, i) + delta, len, write, gva);
 	*gva = uop_ea(c, u) + delta;
 	return 0;
 }
 
-/* What is wrong with the addresses comes before any page fault. Alignment is checked where all
- * elements together are no more than a quadword. */
+/* Linear address before any check. */
+static gva_t raw_linear(const struct vcpu *c, const struct uop *u)
+{
+	const struct insn *i = u->insn;
+
+	if (i->mode == 8)
+		return uop_ea(c, u);
+	return (c->seg[i->seg].base + insn_offset(c, u, i)) & 0xffffffff;
+}
+
+/* Conversions from and to half precision are the only ones that raise no #AC (SDM 2A, exception types
+ * 11 and E11). */
+static enum vmem_as operand_as(const struct insn *i)
+{
+	bool half = (i->map == 2 && i->opcode == 0x13) || (i->map == 3 && i->opcode == 0x1d);
+
+	return half && i->enc != ENC_LEGACY ? AS_UNALIGNED : AS_CPL;
+}
+
+/* What is wrong with the addresses comes before any page fault. Alignment is checked, whatever the
+ * mask, where all elements together are no more than a quadword. */
 static int check_elements(struct vcpu *c, const struct uop *u, const struct elements *e, bool write)
 {
+	unsigned size = e->n * e->size;
 	gva_t gva;
 	int r = 0;
 
@@ -97,10 +120,10 @@ static int check_elements(struct vcpu *c, const struct uop *u, const struct elem
 		if (!r)
 			r = vmem_check(c, gva, e->size, false);
 	}
-	if (r || !e->active || e->n * e->size > 8)
+	gva = raw_linear(c, u);
+	if (r || size > 8 || operand_as(u->insn) == AS_UNALIGNED || !is_canonical(gva))
 		return r;
-	r = vector_linear(c, u, 0, e->n * e->size, write, &gva);
-	return r ? r : (int)vmem_check(c, gva, e->n * e->size, true);
+	return vmem_check(c, gva, size, true);
 }
 
 int elements_read(struct vcpu *c, const struct uop *u, const struct elements *e, uint8_t *buf)
@@ -183,15 +206,6 @@ static const struct operand *memory_of(const struct insn *i)
 	return NULL;
 }
 
-/* Conversions from and to half precision are the only ones that raise no #AC (SDM 2A, exception types
- * 11 and E11). */
-static enum vmem_as operand_as(const struct insn *i)
-{
-	bool half = (i->map == 2 && i->opcode == 0x13) || (i->map == 3 && i->opcode == 0x1d);
-
-	return half && i->enc != ENC_LEGACY ? AS_UNALIGNED : AS_CPL;
-}
-
 /* An operand that is not wholly there, or not RAM in one page: by way of a buffer. A masked store
  * changes active elements only, also where the others may fault. */
 static int run_bounced(struct vcpu *c, const struct uop *u, unsigned size, const struct elements *e)
@@ -219,16 +233,6 @@ static int run_bounced(struct vcpu *c, const struct uop *u, unsigned size, const
 	if (!r && !suppress)
 		r = vmem_probe(c, gva, size, true, operand_as(u->insn));
 	return r ? r : elements_write(c, u, e, buf);
-}
-
-/* Linear address before any check. */
-static gva_t raw_linear(const struct vcpu *c, const struct uop *u)
-{
-	const struct insn *i = u->insn;
-
-	if (i->mode == 8)
-		return uop_ea(c, u);
-	return (c->seg[i->seg].base + insn_offset(c, u, i)) & 0xffffffff;
 }
 
 /* Host address of the memory operand if it is RAM in one page, else NULL: also where it faults, but

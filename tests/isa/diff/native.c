@@ -252,7 +252,7 @@ static void die(const char *what)
 static void *map(void *at, size_t len, int prot, int fd, off_t off)
 {
 	int flags = (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) |
-		    (at ? MAP_FIXED_NOREPLACE : 0);
+		    (at ? MAP_FIXED_NOREPLACE : 0) | MAP_POPULATE;
 	void *p = mmap(at, len, prot, flags, fd, off);
 
 	if (p == MAP_FAILED)
