@@ -52,7 +52,7 @@ static int maskmov_bytes(struct vcpu *c, const struct insn *i)
 	for (unsigned half = n; !r && half; half -= 8) {
 		r = byte_linear(c, i, half - 8, 8, &gva);
 		if (!r)
-			r = vmem_probe(c, gva, 8, true, AS_UNALIGNED);
+			r = vmem_probe(c, gva, 8, true, AS_CPL);
 	}
 	for (unsigned k = 0; !r && k < n; k++) {
 		if (!(active >> k & 1))

@@ -79,9 +79,10 @@ int vector_linear(struct vcpu *c, const struct uop *u, unsigned delta, unsigned 
 {
 	const struct insn *i = u->insn;
 
-	/* What is beyond the limit does not wrap into it. */
+	/* Offsets wrap at 4 GiB, also where addresses have 16 bits. */
 	if (i->mode != 8)
-		return seg_linear(c, i->seg, insn_offset(c, u, i) + delta, len, write, gva);
+		return seg_linear(c, i->seg, (insn_offset(c, u, i) + delta) & 0xffffffff, len,
+				  write, gva);
 	*gva = uop_ea(c, u) + delta;
 	return 0;
 }
@@ -102,11 +103,13 @@ static enum vmem_as operand_as(const struct insn *i)
 {
 	bool half = (i->map == 2 && i->opcode == 0x13) || (i->map == 3 && i->opcode == 0x1d);
 
-	return half && i->enc != ENC_LEGACY ? AS_UNALIGNED : AS_CPL;
+	if (i->enc == ENC_LEGACY || !(insn_table[i->id].attr & INSN_MXCSR))
+		return AS_CPL;
+	return half ? AS_UNALIGNED : AS_CPL;
 }
 
-/* What is wrong with the addresses comes before any page fault. Alignment is checked, whatever the
- * mask, where all elements together are no more than a quadword. */
+/* What is wrong with the addresses comes before any page fault. Alignment is checked where all
+ * elements together are no more than a quadword. */
 static int check_elements(struct vcpu *c, const struct uop *u, const struct elements *e, bool write)
 {
 	unsigned size = e->n * e->size;
@@ -120,10 +123,9 @@ static int check_elements(struct vcpu *c, const struct uop *u, const struct elem
 		if (!r)
 			r = vmem_check(c, gva, e->size, false);
 	}
-	gva = raw_linear(c, u);
-	if (r || size > 8 || operand_as(u->insn) == AS_UNALIGNED || !is_canonical(gva))
+	if (r || !e->active || size > 8 || operand_as(u->insn) == AS_UNALIGNED)
 		return r;
-	return vmem_check(c, gva, size, true);
+	return vmem_check(c, raw_linear(c, u), size, true);
 }
 
 int elements_read(struct vcpu *c, const struct uop *u, const struct elements *e, uint8_t *buf)

@@ -87,6 +87,16 @@ static uint64_t cr2_mask(const struct test *t, uint64_t rip)
 	return i.mask || i.op == OP_MASKMOV ? ~(WIN_PAGE - 1) : ~0ull;
 }
 
+/* Does a masked operand of several elements raise #AC? Processors decide by more than the mask. */
+static bool unclear_alignment(const struct test *t, const struct result *a, const struct result *b)
+{
+	struct insn i;
+
+	if (a->vector != 17 && b->vector != 17)
+		return false;
+	return insn_at(t, a->vector == 17 ? a->out.rip : b->out.rip, &i) && i.mask;
+}
+
 static bool is_address_fault(unsigned vector)
 {
 	return vector == 12 || vector == 13 || vector == 14 || vector == 17;
@@ -166,7 +176,7 @@ bool same_result(const struct test *t, const struct result *a, const struct resu
 	/* Jumped astray: the code that made it is not ours to compare. */
 	if (a->vector == END_SYSCALL || (a->vector == END_HUNG && b->vector == END_HUNG))
 		return true;
-	if (same_large_fault(t, a, b))
+	if (same_large_fault(t, a, b) || (a->vector != b->vector && unclear_alignment(t, a, b)))
 		return true;
 	check_event(&c, t, a, b);
 	check_word(&c, "rip", x->rip, y->rip, ~0ull);
