@@ -30,15 +30,22 @@ static void advance(struct vcpu *c, const struct string_op *s, unsigned reg, uin
 	reg_write(c, GPR_OFF(reg), s->i->adsize, c->gpr[reg] + (uint64_t)s->step * n);
 }
 
+/* In 64-bit code a far end that is not canonical comes after alignment: the access finds it. */
+static unsigned checked_bytes(const struct vcpu *c, unsigned len)
+{
+	return c->code64 ? 1 : len;
+}
+
 static int src_linear(struct vcpu *c, const struct string_op *s, unsigned len, gva_t *gva)
 {
-	return seg_linear(c, s->i->seg, addr_reg(c, s->i, REG_RSI), len, false, gva);
+	return seg_linear(c, s->i->seg, addr_reg(c, s->i, REG_RSI), checked_bytes(c, len), false,
+			  gva);
 }
 
 static int dst_linear(struct vcpu *c, const struct string_op *s, unsigned len, bool write,
 		      gva_t *gva)
 {
-	return seg_linear(c, SEG_ES, addr_reg(c, s->i, REG_RDI), len, write, gva);
+	return seg_linear(c, SEG_ES, addr_reg(c, s->i, REG_RDI), checked_bytes(c, len), write, gva);
 }
 
 static int movs(struct vcpu *c, const struct string_op *s)

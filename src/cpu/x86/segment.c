@@ -48,10 +48,6 @@ static enum x86_exc linear64(struct vcpu *c, unsigned seg, uint64_t off, unsigne
 	*gva = off;
 	if (seg == SEG_FS || seg == SEG_GS)
 		*gva += c->seg[seg].base;
-	/* A far end that is not canonical comes after alignment: the access finds it. Only the
-	 * stack's is another exception. */
-	if (seg != SEG_SS)
-		len = 1;
 	return range_is_canonical(*gva, len) ? EXC_NONE : violation(c, seg);
 }
 
