@@ -571,10 +571,11 @@ static int pop_8(struct vcpu *c, const struct uop *u)
 	do {                                                                                       \
 		uint64_t to = (rip_);                                                              \
                                                                                                    \
-		if (unlikely(!is_canonical(to)))                                                   \
-			return bad_target(c, u);                                                   \
 		WRITE_TO(p, 8, c->gpr[REG_RSP] - 8);                                               \
 		store_host(p, 8, c->gpr[REG_BLOCK] + (uint64_t)u->disp);                           \
+		/* Too late for the stack, as on processors. */                                    \
+		if (unlikely(!is_canonical(to)))                                                   \
+			return bad_target(c, u);                                                   \
 		c->gpr[REG_RSP] -= 8;                                                              \
 		return uop_jump(c, u, to);                                                         \
 	} while (0)

@@ -97,19 +97,19 @@ HANDLER(x_pusha)
 static NOINLINE int do_x_popa(struct vcpu *c, const struct uop *u)
 {
 	unsigned size = u->insn->opsize;
-	uint64_t rsp = c->gpr[REG_RSP], v[8];
+	uint64_t rsp = c->gpr[REG_RSP], v;
 
+	/* A fault leaves what has been popped in the registers: it starts over anyway. */
 	for (int n = 7; n >= 0; n--) {
-		int r = pop(c, size, &v[n]);
+		int r = pop(c, size, &v);
 
 		if (r) {
 			set_rsp(c, rsp);
 			return r;
 		}
-	}
-	for (unsigned n = 0; n < 8; n++)
 		if (n != REG_RSP)
-			reg_write(c, GPR_OFF(n), size, v[n]);
+			reg_write(c, GPR_OFF((unsigned)n), size, v);
+	}
 	return 0;
 }
 HANDLER(x_popa)
@@ -270,13 +270,20 @@ int x_loop(struct vcpu *c, const struct uop *u)
 int x_call(struct vcpu *c, const struct uop *u)
 {
 	uint64_t rip;
+	uint64_t rsp = c->gpr[REG_RSP];
 	int r = target_of(c, u, &rip);
 
-	if (!r)
-		r = go(c, rip);
+	/* The stack's faults come before the target's, which leaves what was stored there. */
 	if (!r)
 		r = push(c, u->insn->opsize, uop_next_rip(c, u));
-	return r ? uop_leave(c, u, r) : EXEC_NEXT;
+	if (r)
+		return uop_leave(c, u, r);
+	r = go(c, rip);
+	if (r) {
+		set_rsp(c, rsp);
+		return uop_leave(c, u, r);
+	}
+	return EXEC_NEXT;
 }
 
 int x_ret(struct vcpu *c, const struct uop *u)
@@ -363,21 +370,22 @@ static NOINLINE int do_x_int(struct vcpu *c, const struct uop *u)
 }
 HANDLER(x_int)
 
+/* The upper bound is read only if the lower one holds. */
 static NOINLINE int do_x_bound(struct vcpu *c, const struct uop *u)
 {
-	unsigned size = u->insn->opsize;
+	unsigned size = u->insn->opsize, bits = size * 8;
 	uint64_t v, lo, hi;
 	int r = mem_load(c, uop_ea(c, u), size, &lo);
 
-	if (!r)
-		r = mem_load(c, uop_ea(c, u) + size, size, &hi);
 	if (r)
 		return r;
 	opd_read(c, u, 0, &v);
-	if (sign_extend(v, size * 8) < sign_extend(lo, size * 8) ||
-	    sign_extend(v, size * 8) > sign_extend(hi, size * 8))
+	if (sign_extend(v, bits) < sign_extend(lo, bits))
 		return raise_exc(c, EXC_BR, 0);
-	return 0;
+	r = mem_load(c, uop_ea(c, u) + size, size, &hi);
+	if (!r && sign_extend(v, bits) > sign_extend(hi, bits))
+		r = raise_exc(c, EXC_BR, 0);
+	return r;
 }
 HANDLER(x_bound)
 

@@ -84,6 +84,7 @@ struct interp {
 	struct page_state no_page;   /* stands for ROM: never changes */
 	struct stub_cache *stubs;    /* stub.h; owned */
 	bool stepping;               /* one instruction, then back to the run loop */
+	bool in_repeat;              /* vcpu.rip is at a REP that has begun */
 	bool irq_maybe;              /* the controller may have an interrupt: ask when IF allows */
 	uint8_t bounce[4096] __attribute__((aligned(64))); /* memory operands of native code */
 };

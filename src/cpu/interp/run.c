@@ -14,6 +14,24 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+/* Is the #GP that u raised due to an address that is not canonical, and the stack segment's? Then it
+ * is #SS (SDM 3A 6.15, vector 12). Alignment is checked first. */
+static bool is_stack_fault(const struct vcpu *c, const struct uop *u)
+{
+	const struct insn *i = u->insn;
+	gva_t gva = uop_ea(c, u);
+	unsigned size = 1;
+
+	if (!c->code64 || u->seg != SEG_SS || !i || !i->has_mem)
+		return false;
+	for (unsigned n = 0; n < i->n_opds; n++)
+		if (i->opd[n].kind == OPD_MEM && i->opd[n].size)
+			size = i->opd[n].size;
+	if (insn_table[i->id].attr & INSN_ALIGNED && gva & (size - 1))
+		return false;
+	return !is_canonical(gva) || !is_canonical(gva + size - 1);
+}
+
 int uop_leave(struct vcpu *c, const struct uop *u, int r)
 {
 	switch (r) {
@@ -23,9 +41,7 @@ int uop_leave(struct vcpu *c, const struct uop *u, int r)
 	default: break;
 	}
 	c->rip = uop_rip(c, u);
-	/* A non-canonical address raises #SS when it is the stack's (SDM 3A 6.15, vector 12). */
-	if (r == EXC_GP && c->code64 && u->seg == SEG_SS && u->insn && u->insn->has_mem &&
-	    !is_canonical(uop_ea(c, u)))
+	if (r == EXC_GP && is_stack_fault(c, u))
 		r = EXC_SS;
 	return r;
 }
@@ -69,6 +85,14 @@ static bool serve_kicks(struct vcpu *c)
 	return k & KICK_STOP;
 }
 
+/* An event comes in now. Between two iterations of a REP the flags that it saves have RF set, so that
+ * an instruction breakpoint does not hit again (SDM 3B 17.3.1.1). */
+static void note_repeat(struct vcpu *c)
+{
+	if (interp_of(c)->in_repeat)
+		c->rflags_rest |= RFLAGS_RF;
+}
+
 /* Deliver what waits and may come in now: SDM 3A 6.9, priority of simultaneous events. False on
  * triple fault. */
 static bool deliver_events(struct vcpu *c)
@@ -77,6 +101,7 @@ static bool deliver_events(struct vcpu *c)
 
 	if (c->pending_db && !(c->shadow & SHADOW_MOV_SS)) {
 		c->mp_state = MP_RUNNING;
+		note_repeat(c);
 		if (!exc_deliver(c, EXC_DB))
 			return false;
 	}
@@ -84,6 +109,7 @@ static bool deliver_events(struct vcpu *c)
 		c->nmi_pending = 0;
 		c->mp_state = MP_RUNNING;
 		c->stats.irqs++;
+		note_repeat(c);
 		return nmi_deliver(c);
 	}
 	if (in->irq_maybe && c->rflags_rest & RFLAGS_IF && !c->shadow && c->apic_ops) {
@@ -98,6 +124,7 @@ static bool deliver_events(struct vcpu *c)
 		if (trace_on(TRACE_INT))
 			trace_print(TRACE_INT, "cpu%u irq %#x at %#llx", c->index, (unsigned)vector,
 				    (unsigned long long)c->rip);
+		note_repeat(c);
 		return irq_deliver(c, (uint8_t)vector);
 	}
 	return true;
@@ -225,6 +252,7 @@ static enum run_exit interp_run(struct vcpu *c)
 			return RUN_HALTED;
 		if (c->mp_state == MP_SHUTDOWN || !deliver_events(c))
 			break;
+		interp_of(c)->in_repeat = false;
 		if (c->mp_state == MP_HALTED)
 			return RUN_HALTED;
 		r = unlikely(must_step(c)) ? run_step(c) : run_block(c);

@@ -15,15 +15,10 @@ static int ea_fsgs(struct vcpu *c, const struct uop *u)
 	NEXT;
 }
 
-/* 32-bit addresses in flat segments: only the wrap at 4 GiB can fault. */
+/* 32-bit addresses in flat segments: nothing to check. */
 static int ea_flat32(struct vcpu *c, const struct uop *u)
 {
-	uint32_t off = (uint32_t)uop_ea(c, u);
-
-	if (unlikely(off > 0xffffffff - (u->imm - 1)))
-		return uop_leave(c, u,
-				 raise_exc(c, u->seg == SEG_SS ? EXC_SS : EXC_GP, 0));
-	c->gpr[REG_EA] = off;
+	c->gpr[REG_EA] = (uint32_t)uop_ea(c, u);
 	NEXT;
 }
 
@@ -46,8 +41,14 @@ static bool computes_own_address(const struct insn *i)
 	case OP_CALL_FAR: case OP_LDS: case OP_LES: case OP_LSS: case OP_LFS: case OP_LGS:
 	case OP_SGDT: case OP_SIDT: case OP_LGDT: case OP_LIDT: case OP_NOP: case OP_PREFETCH:
 	case OP_XSAVE: case OP_XSAVEOPT: case OP_XSAVEC: case OP_XSAVES: case OP_XRSTOR:
-	case OP_XRSTORS: case OP_FXSAVE: case OP_FXRSTOR: case OP_GATHER: case OP_SCATTER:
+	case OP_XRSTORS: case OP_ARPL: case OP_UD: case OP_FXSAVE: case OP_FXRSTOR: case OP_GATHER: case OP_SCATTER:
 		return true;
+	/* A bit offset in a register leads elsewhere. */
+	case OP_BT: case OP_BTS: case OP_BTR: case OP_BTC: return i->opd[1].kind == OPD_GPR;
+	/* Outside 64-bit mode an address may be beyond a limit, which is no fault if it is masked
+	 * out or the x87 does not store, and comes after #MF. */
+	case OP_VEC: case OP_X87: case OP_MMX: case OP_MASKMOV: case OP_COMPRESS: case OP_EXPAND:
+		return i->mode != 8;
 	default: return false;
 	}
 }

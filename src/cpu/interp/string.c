@@ -30,15 +30,22 @@ static void advance(struct vcpu *c, const struct string_op *s, unsigned reg, uin
 	reg_write(c, GPR_OFF(reg), s->i->adsize, c->gpr[reg] + (uint64_t)s->step * n);
 }
 
+/* In 64-bit code a far end that is not canonical comes after alignment: the access finds it. */
+static unsigned checked_bytes(const struct vcpu *c, unsigned len)
+{
+	return c->code64 ? 1 : len;
+}
+
 static int src_linear(struct vcpu *c, const struct string_op *s, unsigned len, gva_t *gva)
 {
-	return seg_linear(c, s->i->seg, addr_reg(c, s->i, REG_RSI), len, false, gva);
+	return seg_linear(c, s->i->seg, addr_reg(c, s->i, REG_RSI), checked_bytes(c, len), false,
+			  gva);
 }
 
 static int dst_linear(struct vcpu *c, const struct string_op *s, unsigned len, bool write,
 		      gva_t *gva)
 {
-	return seg_linear(c, SEG_ES, addr_reg(c, s->i, REG_RDI), len, write, gva);
+	return seg_linear(c, SEG_ES, addr_reg(c, s->i, REG_RDI), checked_bytes(c, len), write, gva);
 }
 
 static int movs(struct vcpu *c, const struct string_op *s)
@@ -91,14 +98,15 @@ static int cmps(struct vcpu *c, const struct string_op *s)
 {
 	gva_t src, dst;
 	uint64_t a, b;
-	int r = src_linear(c, s, s->size, &src);
+	/* This one is accessed first. */
+	int r = dst_linear(c, s, s->size, false, &dst);
 
 	if (!r)
-		r = mem_load(c, src, s->size, &a);
-	if (!r)
-		r = dst_linear(c, s, s->size, false, &dst);
-	if (!r)
 		r = mem_load(c, dst, s->size, &b);
+	if (!r)
+		r = src_linear(c, s, s->size, &src);
+	if (!r)
+		r = mem_load(c, src, s->size, &a);
 	if (r)
 		return r;
 	sem_sub(s->size, a, b, &c->cc);
@@ -231,11 +239,28 @@ static bool ends(const struct vcpu *c, const struct insn *i)
 	return !(c->cc & CC_ZF) == !(i->prefix & PFX_REPNE);
 }
 
+/* Addresses of 32 bits clear the upper half of rCX even if there is no iteration; MOVS and STOS also
+ * those of their pointers. The SDM leaves it open; processors do so. */
+static void cut_registers(struct vcpu *c, const struct string_op *s)
+{
+	if (s->i->adsize != 4)
+		return;
+	c->gpr[REG_RCX] = (uint32_t)c->gpr[REG_RCX];
+	if (s->i->op == OP_MOVS)
+		c->gpr[REG_RSI] = (uint32_t)c->gpr[REG_RSI];
+	if (s->i->op == OP_MOVS || s->i->op == OP_STOS)
+		c->gpr[REG_RDI] = (uint32_t)c->gpr[REG_RDI];
+}
+
+/* The flags of the last comparison appear when all is over: an event in the middle sees what they
+ * were before the first (SDM 2B REP). */
 static int repeat(struct vcpu *c, const struct uop *u, const struct string_op *s)
 {
 	bool can_bulk = s->i->op == OP_MOVS || s->i->op == OP_STOS;
+	uint32_t cc = c->cc;
 	unsigned slice = SLICE;
 
+	cut_registers(c, s);
 	for (;;) {
 		uint64_t count = addr_reg(c, s->i, REG_RCX), n = 0;
 
@@ -246,8 +271,10 @@ static int repeat(struct vcpu *c, const struct uop *u, const struct string_op *s
 		if (!n) {
 			int r = once(c, s);
 
-			if (r)
+			if (r) {
+				c->cc = cc;
 				return r;
+			}
 			n = 1;
 		}
 		reg_write(c, GPR_OFF(REG_RCX), s->i->adsize, count - n);
@@ -259,7 +286,9 @@ static int repeat(struct vcpu *c, const struct uop *u, const struct string_op *s
 		slice = SLICE;
 		if (interp_of(c)->stepping ||
 		    atomic_load_explicit(&c->kick, memory_order_relaxed)) {
+			c->cc = cc;
 			c->rip = uop_rip(c, u);
+			interp_of(c)->in_repeat = true;
 			return EXEC_END;
 		}
 	}

@@ -144,6 +144,36 @@ static void add(struct encoded *e, uint8_t b)
 	e->b[e->n++] = b;
 }
 
+/* PCMPESTRx and PCMPISTRx take lengths from, and give an index to, general registers. */
+static bool is_pcmpstr(const struct insn *i)
+{
+	return i->map == 3 && i->opcode >= 0x60 && i->opcode <= 0x63 && i->enc != ENC_EVEX;
+}
+
+/* VBLENDVPS, VBLENDVPD, VPBLENDVB: the immediate's upper half is a register. */
+static bool is_blendv(const struct insn *i)
+{
+	return i->enc == ENC_VEX && i->map == 3 && i->opcode >= 0x4a && i->opcode <= 0x4c;
+}
+
+/* Stubs are 64-bit code. Where the guest's is not, the bits that would make register numbers above 7
+ * are ignored there (SDM 2A 2.3, 2.7), as is a W for 64-bit integers, and must be off here. The VEX (of three bytes) or EVEX prefix stands first. */
+static void fit_64bit_mode(struct encoded *e, const struct insn *i)
+{
+	uint8_t *b = e->b;
+
+	if (i->mode == 8 || i->enc == ENC_LEGACY)
+		return;
+	b[1] |= i->enc == ENC_VEX ? 0xe0 : 0xf0;
+	b[2] |= 0x40;
+	if (insn_table[i->id].attr & INSN_W_IS_64 || is_pcmpstr(i))
+		b[2] &= 0x7f;
+	if (i->enc == ENC_EVEX)
+		b[3] |= 8;
+	if (is_blendv(i))
+		e->b[e->n - 1] &= 0x7f;
+}
+
 /* Copy i with [rsi] for its memory operand and RAX for its general register. */
 static struct encoded reencode(const struct insn *i)
 {
@@ -154,7 +184,7 @@ static struct encoded reencode(const struct insn *i)
 	unsigned at = i->opcode_at;
 
 	if (mem)
-		modrm = (modrm & 0x38) | 6;
+		modrm = (modrm & 0x38) | STUB_RM;
 	else if (rm_free)
 		modrm &= 0xf8;
 	if (reg_free)
@@ -165,9 +195,12 @@ static struct encoded reencode(const struct insn *i)
 		for (unsigned n = 0; n < at; n++) {
 			uint8_t b = i->bytes[n];
 
-			if (b == 0x66 || b == 0xf2 || b == 0xf3)
+			if ((b == 0x66 && i->op != OP_X87) || b == 0xf2 || b == 0xf3)
 				add(&e, b);
 		}
+		/* The default of x87 environments is the 32-bit form here. */
+		if (i->op == OP_X87 && i->opsize == 2)
+			add(&e, 0x66);
 		if (rm_free)
 			rex &= (uint8_t)~3u;
 		if (reg_free)
@@ -210,6 +243,7 @@ static struct encoded reencode(const struct insn *i)
 	if (i->imm_len)
 		for (unsigned n = 0; n < i->imm_len; n++)
 			add(&e, i->bytes[i->imm_at + n]);
+	fit_64bit_mode(&e, i);
 	return e;
 }
 
@@ -218,12 +252,6 @@ static struct encoded reencode(const struct insn *i)
 static bool is_vec(const struct operand *o)
 {
 	return o->kind == OPD_XMM || o->kind == OPD_YMM || o->kind == OPD_ZMM;
-}
-
-/* PCMPESTRx and PCMPISTRx take lengths from, and give an index to, general registers. */
-static bool is_pcmpstr(const struct insn *i)
-{
-	return i->map == 3 && i->opcode >= 0x60 && i->opcode <= 0x63 && i->enc != ENC_EVEX;
 }
 
 static void put_registers(const struct stub_cache *s, struct emit *e, const struct insn *i,

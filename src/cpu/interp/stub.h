@@ -13,6 +13,9 @@
 struct err;
 struct stub_cache;
 
+/* A stub's instruction has this as ModRM.rm, with mod 0, where the guest's has a memory operand. */
+#define STUB_RM 6 /* [rsi] */
+
 /* What goes in and out besides struct vcpu_fpu. */
 struct stub_io {
 	uint64_t gpr;       /* explicit general register operand */

@@ -22,6 +22,24 @@ static int need_protected(struct vcpu *c)
 	return 0;
 }
 
+/* With 32-bit operands only 16 bits are stored, and the upper half of the place is left as it is.
+ * SDM 2B PUSH. */
+static int push_selector(struct vcpu *c, unsigned size, uint16_t sel)
+{
+	uint64_t rsp = c->gpr[REG_RSP], top = (rsp - size) & size_mask(c->stack_size);
+	gva_t gva;
+	int r;
+
+	if (size != 4)
+		return push(c, size, sel);
+	r = seg_linear(c, SEG_SS, top, 2, true, &gva);
+	if (!r)
+		r = mem_store(c, gva, 2, sel);
+	if (!r)
+		reg_write(c, GPR_OFF(REG_RSP), c->stack_size, top);
+	return r;
+}
+
 static NOINLINE int do_x_mov_sreg(struct vcpu *c, const struct uop *u)
 {
 	const struct insn *i = u->insn;
@@ -31,8 +49,7 @@ static NOINLINE int do_x_mov_sreg(struct vcpu *c, const struct uop *u)
 	switch (i->op) {
 	case OP_MOV_FROM_SREG:
 		return opd_write(c, u, 0, c->seg[i->opd[1].reg].sel);
-	case OP_PUSH_SREG:
-		return push(c, i->opsize, c->seg[i->opd[0].reg].sel);
+	case OP_PUSH_SREG: return push_selector(c, i->opsize, c->seg[i->opd[0].reg].sel);
 	case OP_POP_SREG: {
 		uint64_t rsp = c->gpr[REG_RSP];
 
@@ -345,33 +362,38 @@ static NOINLINE int do_x_lar(struct vcpu *c, const struct uop *u)
 }
 HANDLER(x_lar)
 
+/* It writes only what it changes, and does not ask for more. */
+static int arpl_operand(struct vcpu *c, const struct uop *u, uint64_t *v, bool write)
+{
+	gva_t gva;
+	int r;
+
+	if (u->insn->opd[0].kind != OPD_MEM)
+		return write ? opd_write(c, u, 0, *v) : opd_read(c, u, 0, v);
+	r = insn_linear(c, u, 0, 2, write, &gva);
+	if (r)
+		return r;
+	return write ? mem_store(c, gva, 2, *v) : mem_load(c, gva, 2, v);
+}
+
 static NOINLINE int do_x_arpl(struct vcpu *c, const struct uop *u)
 {
-	const struct insn *i = u->insn;
 	uint64_t dst, src;
-	struct rmw m = {0};
+	bool adjust;
 	int r = need_protected(c);
 
+	if (!r)
+		r = arpl_operand(c, u, &dst, false);
 	if (r)
 		return r;
 	opd_read(c, u, 1, &src);
-	if (i->opd[0].kind == OPD_MEM)
-		r = rmw_begin(c, uop_ea(c, u), 2, &m, &dst);
-	else
-		opd_read(c, u, 0, &dst);
-	if (r)
-		return r;
-	if ((dst & 3) >= (src & 3)) {
-		set_zf(c, false);
-		return 0;
-	}
+	adjust = (dst & 3) < (src & 3);
 	dst = (dst & ~3ull) | (src & 3);
-	if (i->opd[0].kind == OPD_MEM)
-		rmw_commit(c, &m, false, &dst, dst);
-	else
-		opd_write(c, u, 0, dst);
-	set_zf(c, true);
-	return 0;
+	if (adjust)
+		r = arpl_operand(c, u, &dst, true);
+	if (!r)
+		set_zf(c, adjust);
+	return r;
 }
 HANDLER(x_arpl)
 
@@ -380,14 +402,16 @@ static NOINLINE int do_x_cache(struct vcpu *c, const struct uop *u)
 {
 	int r = need_cpl0(c);
 
+	/* Outside of SMM, at any privilege. */
+	if (u->insn->op == OP_RSM)
+		return raise_ud(c);
 	if (r)
 		return r;
 	switch (u->insn->op) {
 	case OP_CLTS: r = sys_clts(c); break;
 	case OP_SWAPGS: return sys_swapgs(c);
 	case OP_MONITOR:
-	case OP_MWAIT:
-	case OP_RSM: return raise_ud(c);
+	case OP_MWAIT: return raise_ud(c);
 	default: return 0;
 	}
 	return r ? r : EXEC_SYNC;

@@ -23,15 +23,22 @@ static uint64_t signs(const uint8_t *v, unsigned n, unsigned size)
 	return bits;
 }
 
+static int byte_linear(struct vcpu *c, const struct insn *i, unsigned delta, unsigned len, gva_t *gva)
+{
+	uint64_t off = (c->gpr[REG_RDI] + delta) & size_mask(i->adsize);
+
+	return seg_linear(c, i->seg, off, len, true, gva);
+}
+
 /* MASKMOVDQU and MASKMOVQ: bytes of the first register to DS:rDI where the second's are negative. */
 static int maskmov_bytes(struct vcpu *c, const struct insn *i)
 {
 	bool mmx = i->op == OP_MASKMOVQ;
 	unsigned n = mmx ? 8 : 16, src = 0, mask = 1;
 	const uint8_t *data, *by;
-	struct elements e = {.n = n, .size = 1};
+	uint64_t active;
 	gva_t gva;
-	int r;
+	int r = 0;
 
 	/* The implicit memory operand may or may not stand first. */
 	while (src < i->n_opds && i->opd[src].kind != OPD_XMM && i->opd[src].kind != OPD_MMX)
@@ -39,29 +46,53 @@ static int maskmov_bytes(struct vcpu *c, const struct insn *i)
 	mask = src + 1;
 	data = mmx ? c->fpu.fx + 32 + i->opd[src].reg * 16 : c->fpu.zmm[i->opd[src].reg];
 	by = mmx ? c->fpu.fx + 32 + i->opd[mask].reg * 16 : c->fpu.zmm[i->opd[mask].reg];
-	e.active = signs(by, n, 1);
-	r = seg_linear(c, i->seg, c->gpr[REG_RDI] & size_mask(i->adsize), n, true, &gva);
-	return r ? r : elements_write(c, gva, &e, data);
+	active = signs(by, n, 1);
+	/* All of it must be writable, whatever the mask, the upper half first: that is up to the
+	 * processor (SDM 2B MASKMOVDQU), and this is what those at hand do. */
+	for (unsigned half = n; !r && half; half -= 8) {
+		r = byte_linear(c, i, half - 8, 8, &gva);
+		if (!r)
+			r = vmem_probe(c, gva, 8, true, AS_CPL);
+	}
+	for (unsigned k = 0; !r && k < n; k++) {
+		if (!(active >> k & 1))
+			continue;
+		byte_linear(c, i, k, 1, &gva);
+		r = vmem_write(c, gva, data + k, 1, AS_UNALIGNED);
+	}
+	return r;
+}
+
+/* Element size: VMASKMOVPS is 2C, 2E, VMASKMOVPD 2D, 2F; VPMASKMOVD and Q differ in W. */
+static unsigned maskmov_size(const struct insn *i)
+{
+	return i->opcode & 0x80 ? (i->vex_w ? 8 : 4) : (i->opcode & 1 ? 8 : 4);
 }
 
 /* VMASKMOVPS/PD, VPMASKMOVD/Q: the mask is the second operand. */
 static NOINLINE int do_x_maskmov(struct vcpu *c, const struct uop *u)
 {
 	const struct insn *i = u->insn;
-	unsigned size = insn_table[i->id].elem;
+	unsigned size = maskmov_size(i);
 	struct elements e;
 	uint8_t buf[MAX_VL] = {0};
 	int r = vector_check(c, i);
 
 	if (r)
 		return r;
+	if (i->op == OP_MASKMOVQ) {
+		r = x87_check_pending(c);
+		if (r)
+			return r;
+		mmx_begin(c);
+	}
 	if (i->op == OP_MASKMOVQ || i->map == 1)
 		return maskmov_bytes(c, i);
 	e = (struct elements){.n = i->vl / size, .size = size};
 	e.active = signs(c->fpu.zmm[i->opd[1].reg], e.n, size);
 	if (i->opd[0].kind == OPD_MEM)
-		return elements_write(c, uop_ea(c, u), &e, c->fpu.zmm[i->opd[2].reg]);
-	r = elements_read(c, uop_ea(c, u), &e, buf);
+		return elements_write(c, u, &e, c->fpu.zmm[i->opd[2].reg]);
+	r = elements_read(c, u, &e, buf);
 	if (!r)
 		memcpy(c->fpu.zmm[i->opd[0].reg], buf, MAX_VL);
 	return r;
@@ -103,33 +134,56 @@ static void clear_rest(uint8_t *reg, unsigned used)
 	memset(reg + used, 0, MAX_VL - used);
 }
 
+/* A fault after part of the work gives way to the single-step trap that is due: then the instruction
+ * goes on afterwards (SDM 2C VGATHERDPS). */
+static int fault_midway(struct vcpu *c, const struct uop *u, int r, bool begun)
+{
+	if (!begun || !(c->rflags_rest & RFLAGS_TF))
+		return r;
+	c->rip = uop_rip(c, u);
+	interp_of(c)->in_repeat = true;
+	return EXEC_END;
+}
+
+/* One element into place; the first that arrives clears what lies beyond the vector length. */
+static int gather_element(struct vcpu *c, const struct vsib *v, gva_t gva, uint8_t *dst, unsigned n,
+			  unsigned vl)
+{
+	int r = vmem_read(c, gva, dst + n * v->size, v->size, AS_UNALIGNED);
+
+	if (!r)
+		clear_rest(dst, vl);
+	return r;
+}
+
 /* AVX2 gather: destination, memory, mask register whose sign bits are cleared as it goes. */
 static int gather_avx2(struct vcpu *c, const struct uop *u)
 {
 	const struct insn *i = u->insn;
 	struct vsib v = vsib_of(i, &i->opd[1], i->vl);
 	uint8_t *dst = c->fpu.zmm[i->opd[0].reg], *mask = c->fpu.zmm[i->opd[2].reg];
+	bool begun = false;
 	gva_t gva;
 
-	/* All three registers must differ. */
-	if (i->opd[0].reg == i->opd[2].reg || i->opd[0].reg == i->index ||
-	    i->opd[2].reg == i->index)
-		return raise_ud(c);
+	/* Only the sign counts, but all of an element is set, also of those beyond the last. */
+	for (unsigned n = 0; n < i->vl / v.size; n++)
+		memset(mask + n * v.size, sign_of(mask, n, v.size) ? 0xff : 0, v.size);
+	clear_rest(mask, i->vl);
 	for (unsigned n = 0; n < v.n; n++) {
 		int r = 0;
 
 		if (sign_of(mask, n, v.size)) {
-			memset(mask + n * v.size, 0xff, v.size);
 			r = element_linear(c, u, &v, n, false, &gva);
 			if (!r)
-				r = vmem_read(c, gva, dst + n * v.size, v.size, AS_CPL);
+				r = gather_element(c, &v, gva, dst, n, i->vl);
+			begun |= !r;
 		}
 		if (r)
-			return r;
+			return fault_midway(c, u, r, begun);
 		memset(mask + n * v.size, 0, v.size);
 	}
 	clear_rest(dst, v.n * v.size);
-	clear_rest(mask, 0);
+	memset(mask, 0, i->vl);
 	return 0;
 }
 
@@ -139,20 +193,20 @@ static int gather_evex(struct vcpu *c, const struct uop *u)
 	struct vsib v = vsib_of(i, &i->opd[1], i->vl);
 	uint8_t *dst = c->fpu.zmm[i->opd[0].reg];
 	uint64_t *k = &c->fpu.k[i->mask];
+	bool begun = false;
 	gva_t gva;
 
-	if (i->opd[0].reg == i->index)
-		return raise_ud(c);
 	for (unsigned n = 0; n < v.n; n++) {
 		int r = 0;
 
 		if (*k >> n & 1) {
 			r = element_linear(c, u, &v, n, false, &gva);
 			if (!r)
-				r = vmem_read(c, gva, dst + n * v.size, v.size, AS_CPL);
+				r = gather_element(c, &v, gva, dst, n, i->vl);
+			begun |= !r;
 		}
 		if (r)
-			return r;
+			return fault_midway(c, u, r, begun);
 		*k &= ~BIT(n);
 	}
 	*k = 0;
@@ -166,6 +220,7 @@ static int scatter(struct vcpu *c, const struct uop *u)
 	struct vsib v = vsib_of(i, &i->opd[0], i->vl);
 	const uint8_t *src = c->fpu.zmm[i->opd[1].reg];
 	uint64_t *k = &c->fpu.k[i->mask];
+	bool begun = false;
 	gva_t gva;
 
 	for (unsigned n = 0; n < v.n; n++) {
@@ -174,10 +229,11 @@ static int scatter(struct vcpu *c, const struct uop *u)
 		if (*k >> n & 1) {
 			r = element_linear(c, u, &v, n, true, &gva);
 			if (!r)
-				r = vmem_write(c, gva, src + n * v.size, v.size, AS_CPL);
+				r = vmem_write(c, gva, src + n * v.size, v.size, AS_UNALIGNED);
+			begun |= !r;
 		}
 		if (r)
-			return r;
+			return fault_midway(c, u, r, begun);
 		*k &= ~BIT(n);
 	}
 	*k = 0;
@@ -206,24 +262,29 @@ static NOINLINE int do_x_compress(struct vcpu *c, const struct uop *u)
 	uint8_t *buf = interp_of(c)->bounce;
 	struct elements e;
 	unsigned size;
+	gva_t gva = 0;
 	int r = vector_check(c, i);
 
 	if (r || !i->has_mem)
 		return r ? r : vector_native(c, u, NULL);
 	e = evex_elements(c, i, i->vl);
 	size = (unsigned)__builtin_popcountll(e.active) * e.size;
+	if (size)
+		r = vector_linear(c, u, 0, size, i->op == OP_COMPRESS, &gva);
+	if (r)
+		return r;
 	if (i->op == OP_EXPAND) {
 		memset(buf, 0, MAX_VL);
 		if (size)
-			r = vmem_read(c, uop_ea(c, u), buf, size, AS_CPL);
+			r = vmem_read(c, gva, buf, size, AS_UNALIGNED);
 		return r ? r : vector_native(c, u, buf);
 	}
 	if (size)
-		r = vmem_probe(c, uop_ea(c, u), size, true, AS_CPL);
+		r = vmem_probe(c, gva, size, true, AS_UNALIGNED);
 	if (!r)
 		r = vector_native(c, u, buf);
 	if (!r && size)
-		r = vmem_write(c, uop_ea(c, u), buf, size, AS_CPL);
+		r = vmem_write(c, gva, buf, size, AS_UNALIGNED);
 	return r;
 }
 HANDLER(x_compress)

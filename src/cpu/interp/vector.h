@@ -12,6 +12,11 @@ int vector_check(struct vcpu *c, const struct insn *i);
  * EXC_XM, or EXC_UD if the system does not take EXC_XM. */
 int vector_native(struct vcpu *c, const struct uop *u, void *mem);
 
+/* EXC_MF if an unmasked x87 exception waits: the next waiting instruction raises it. */
+int x87_check_pending(struct vcpu *c);
+/* What every MMX instruction but EMMS does to the x87 state: TOP 0, all registers valid. */
+void mmx_begin(struct vcpu *c);
+
 /* Elements of a masked memory operand: their number and size, and which are accessed. */
 struct elements {
 	unsigned n, size; /* size in bytes */
@@ -21,9 +26,15 @@ struct elements {
 /* How i's memory operand divides into elements, with its EVEX mask. */
 struct elements evex_elements(const struct vcpu *c, const struct insn *i, unsigned mem_bytes);
 
-/* Read the active elements at gva into buf (others: zero); write them from buf. No effect if one of
- * them faults. */
-int elements_read(struct vcpu *c, gva_t gva, const struct elements *e, uint8_t *buf);
-int elements_write(struct vcpu *c, gva_t gva, const struct elements *e, const uint8_t *buf);
+/* Linear address of len bytes at byte delta of u's memory operand; outside 64-bit mode with the checks
+ * of segmentation, which address uops leave to these instructions. */
+int vector_linear(struct vcpu *c, const struct uop *u, unsigned delta, unsigned len, bool write,
+		  gva_t *gva);
+
+/* Read the active elements of u's memory operand into buf (others: zero); write them from buf. No
+ * effect if one of them faults. */
+int elements_read(struct vcpu *c, const struct uop *u, const struct elements *e, uint8_t *buf);
+int elements_write(struct vcpu *c, const struct uop *u, const struct elements *e,
+		   const uint8_t *buf);
 
 #endif

@@ -33,15 +33,15 @@ static unsigned len_of(const struct vcpu *c, unsigned n)
 /* What MOV from and to DR check first. *n loses its alias. */
 static enum x86_exc check(struct vcpu *c, unsigned *n)
 {
+	if (*n > 7)
+		return exc_ud(c);
+	if (c->cpl)
+		return exc_gp0(c);
 	if (*n == 4 || *n == 5) {
 		if (c->cr4 & CR4_DE)
 			return exc_ud(c);
 		*n += 2;
 	}
-	if (*n > 7)
-		return exc_ud(c);
-	if (c->cpl)
-		return exc_gp0(c);
 	if (c->dr[7] & DR7_GD) {
 		c->pending_db |= DR6_BD;
 		return exc_raise(c, EXC_DB, 0);

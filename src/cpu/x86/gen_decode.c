@@ -67,7 +67,7 @@ struct row {
 	bool has_modrm;
 	unsigned enc;
 	unsigned fl[3]; /* read, written, undefined */
-	unsigned elem;
+	unsigned elem, mask_unit;
 	struct insn_form form;
 };
 
@@ -518,6 +518,36 @@ static void note_unit(struct row *r)
 		r->attr |= INSN_USES_AVX;
 }
 
+/* Elements are counted in memory, which may be a half, quarter or eighth of the vector. */
+static unsigned mask_unit(const struct row *r)
+{
+	if (r->form.flags & FORM_LIG)
+		return 0;
+	for (unsigned k = 0; k < r->form.n_opds; k++) {
+		const struct form_opd *o = &r->form.opd[k];
+
+		if (o->from != FROM_RM)
+			continue;
+		switch (o->size[1]) {
+		case SZ_xh: return r->elem * 2;
+		case SZ_xq: return r->elem * 4;
+		case SZ_xe: return r->elem * 8;
+		default: return r->elem;
+		}
+	}
+	return r->elem;
+}
+
+/* SDM 2A, instructions with "W ignored in non-64-bit mode". */
+static bool w_is_64(const struct row *r)
+{
+	bool yes = r->enc != ENC_LEGACY && strstr(r->spec, ".W0m");
+
+	for (unsigned k = 0; k < r->form.n_opds && r->enc != ENC_LEGACY; k++)
+		yes |= r->form.opd[k].size[0] == SZ_y || r->form.opd[k].size[1] == SZ_y;
+	return yes;
+}
+
 static void parse_operands(struct row *r)
 {
 	char buf[96], *save, *word;
@@ -530,6 +560,9 @@ static void parse_operands(struct row *r)
 		parse_operand(r, word, r->form.n_opds++);
 	}
 	r->form.elem = r->elem;
+	r->mask_unit = mask_unit(r);
+	if (w_is_64(r))
+		r->attr |= INSN_W_IS_64;
 	if (r->attr & LK)
 		r->form.flags |= FORM_LOCKABLE;
 	if (r->attr & NOMEM)
@@ -764,8 +797,9 @@ static void emit_tables(void)
 	for (unsigned i = 0; i < N_ROWS; i++) {
 		const struct row *r = &rows[i];
 
-		printf("\t{ \"%s\", OP_%s, %s, %#x, %#x, %#x, %#x, %u },\n", r->text, r->op,
-		       r->feat, r->attr & ROW_ATTRS, r->fl[0], r->fl[1], r->fl[2], r->elem);
+		printf("\t{ \"%s\", OP_%s, %s, %#x, %#x, %#x, %#x, %u, %u },\n", r->text, r->op,
+		       r->feat, r->attr & ROW_ATTRS, r->fl[0], r->fl[1], r->fl[2], r->elem,
+		       r->mask_unit);
 	}
 	printf("};\n\n");
 	emit_forms();

@@ -15,7 +15,8 @@ bool seg_in_limit(const struct seg *s, uint64_t off, unsigned len)
 	/* SDM 3A 5.3 "Limit Checking". */
 	if ((s->attr & (ATTR_S | ATTR_CODE | ATTR_DOWN)) == (ATTR_S | ATTR_DOWN))
 		return off > s->limit && last <= (s->attr & ATTR_DB ? 0xffffffff : 0xffff);
-	return last <= s->limit;
+	/* Nothing is beyond 4 GiB: an access there wraps, as SDM 3A 5.3.1 allows. */
+	return last <= s->limit || s->limit == 0xffffffff;
 }
 
 bool range_is_canonical(gva_t gva, unsigned len)

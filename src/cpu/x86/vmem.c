@@ -241,7 +241,7 @@ static unsigned access_of(const struct vcpu *c, enum vmem_as as)
 
 static unsigned array_of(const struct vcpu *c, enum vmem_as as)
 {
-	if (as == AS_CPL)
+	if (as == AS_CPL || as == AS_UNALIGNED)
 		return c->tlb_mode;
 	if (as == AS_USER)
 		return TLB_USER;
@@ -418,23 +418,39 @@ static enum x86_exc check_alignment(struct vcpu *c, gva_t gva, unsigned len, enu
 	return EXC_AC;
 }
 
-/* Places of all of [gva, gva+len): at most two. */
+static enum x86_exc check_canonical(struct vcpu *c, gva_t gva)
+{
+	return c->long_mode && !is_canonical(gva) ? general_protection(c) : EXC_NONE;
+}
+
+/* Linear addresses of 16- and 32-bit code wrap at 4 GiB. */
+static gva_t second_page(const struct vcpu *c, gva_t gva, enum vmem_as as)
+{
+	return c->code64 || as == AS_SYSTEM ? gva : gva & 0xffffffff;
+}
+
+/* Places of all of [gva, gva+len): at most two. What is wrong with the address comes first, then its
+ * alignment, then its other end, then page faults. */
 static enum x86_exc find_all(struct vcpu *c, gva_t gva, unsigned len, bool write, enum vmem_as as,
 			     struct place p[2])
 {
 	unsigned n = first_piece(gva, len);
-	enum x86_exc exc = check_alignment(c, gva, len, as);
+	enum x86_exc exc = check_canonical(c, gva);
 
+	if (!exc)
+		exc = check_alignment(c, gva, len, as);
+	if (!exc)
+		exc = check_canonical(c, gva + len - 1);
 	if (!exc)
 		exc = find(c, gva, write, as, &p[0]);
 	if (!exc && n < len)
-		exc = find(c, gva + n, write, as, &p[1]);
+		exc = find(c, second_page(c, gva + n, as), write, as, &p[1]);
 	return exc;
 }
 
 static void note_breakpoint(struct vcpu *c, gva_t gva, unsigned len, bool write, enum vmem_as as)
 {
-	if (unlikely(c->tlb_mode == TLB_SLOW) && as == AS_CPL)
+	if (unlikely(c->tlb_mode == TLB_SLOW) && (as == AS_CPL || as == AS_UNALIGNED))
 		debug_data_access(c, gva, len, write, false);
 }
 
@@ -473,6 +489,15 @@ enum x86_exc vmem_probe(struct vcpu *c, gva_t gva, unsigned len, bool write, enu
 	struct place p[2];
 
 	return find_all(c, gva, len, write, as, p);
+}
+
+enum x86_exc vmem_check(struct vcpu *c, gva_t gva, unsigned len, bool aligned)
+{
+	enum x86_exc exc = check_canonical(c, gva);
+
+	if (!exc && aligned)
+		exc = check_alignment(c, gva, len, AS_CPL);
+	return exc ? exc : check_canonical(c, gva + len - 1);
 }
 
 enum x86_exc vmem_host(struct vcpu *c, gva_t gva, unsigned len, bool write, enum vmem_as as,

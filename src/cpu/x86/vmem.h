@@ -14,6 +14,7 @@
 /* Which privilege an access has. */
 enum vmem_as {
 	AS_CPL,    /* as the guest's code: user at CPL 3, else supervisor with EFLAGS.AC */
+	AS_UNALIGNED, /* as AS_CPL, but never #AC: elements that a mask chooses */
 	AS_SYSTEM, /* implicit: descriptor tables, TSS, exception stacks of inner levels */
 	AS_USER,   /* user, whatever the CPL: stack of an outer ring */
 };
@@ -25,6 +26,10 @@ enum x86_exc vmem_write(struct vcpu *c, gva_t gva, const void *buf, unsigned len
 
 /* Check that [gva, gva+len) may be written (write: set A and D) or read, and do nothing else. */
 enum x86_exc vmem_probe(struct vcpu *c, gva_t gva, unsigned len, bool write, enum vmem_as as);
+
+/* What vmem_probe checks before it looks at pages: canonical, and if aligned the alignment that
+ * CR0.AM and EFLAGS.AC want of an access of len bytes. */
+enum x86_exc vmem_check(struct vcpu *c, gva_t gva, unsigned len, bool aligned);
 
 static inline enum x86_exc vmem_read16(struct vcpu *c, gva_t gva, uint16_t *v, enum vmem_as as)
 {

@@ -165,8 +165,15 @@ static void put_x87(const struct vcpu *c, uint8_t *image, bool rex_w)
 
 static void take_x87(struct vcpu *c, const uint8_t *image, bool rex_w)
 {
+	uint16_t fcw = load16(image), fsw = load16(image + 2);
+
 	memcpy(c->fpu.fx, image, FX_X87_HEAD);
 	c->fpu.fx[5] = 0;
+	/* The control word has one fixed bit, and four that do not exist; ES and B follow from the
+	 * exceptions; an opcode has 11 bits. */
+	store16(c->fpu.fx, (fcw & 0x1f3f) | 0x40);
+	store16(c->fpu.fx + 2, (fsw & 0x7f7f) | (fsw & ~fcw & 0x3f ? 0x8080 : 0));
+	store16(c->fpu.fx + 6, load16(image + 6) & 0x7ff);
 	if (!rex_w) {
 		store32(c->fpu.fx + 12, 0);
 		store32(c->fpu.fx + 20, 0);
@@ -210,8 +217,17 @@ enum x86_exc sys_fxsave(struct vcpu *c, gva_t gva, bool rex_w)
 	uint8_t image[FX_SIZE] = { 0 };
 	bool sse = c->cr4 & CR4_OSFXSR;
 
+	enum x86_exc r;
+
+	r = vmem_check(c, gva, 8, true);
+	if (r)
+		return r;
 	if (gva & 15)
 		return exc_gp0(c);
+	/* The end is looked at first. */
+	r = vmem_probe(c, gva + FX_SIZE - 1, 1, true, AS_CPL);
+	if (r)
+		return r;
 	put_x87(c, image, rex_w);
 	put_mxcsr(c, image);
 	put_xmm(c, image);
@@ -225,6 +241,9 @@ enum x86_exc sys_fxrstor(struct vcpu *c, gva_t gva, bool rex_w)
 	bool sse = c->cr4 & CR4_OSFXSR;
 	enum x86_exc r;
 
+	r = vmem_check(c, gva, 8, true);
+	if (r)
+		return r;
 	if (gva & 15)
 		return exc_gp0(c);
 	r = vmem_read(c, gva, image, FX_SIZE, AS_CPL);
