@@ -16,7 +16,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define FLAT_RAM  (64 * MiB)
+#ifndef FLAT_RAM
+#define FLAT_RAM (64 * MiB)
+#endif
 #define FLAT_CODE 0x100000ull
 #define FLAT_DATA 0x200000ull
 

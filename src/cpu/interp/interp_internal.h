@@ -202,7 +202,8 @@ int uop_jump_miss(struct vcpu *c, const struct uop *u);
 
 /* Go on at rip, where u has led: into the next block if nothing speaks against it. Blocks are only
  * chained where the compiler makes the call a jump, else the stack would grow without end. */
-#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__OPTIMIZE__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) &&              \
+	!defined(__SANITIZE_THREAD__)
 #define CHAIN_BLOCKS 1
 #else
 #define CHAIN_BLOCKS 0

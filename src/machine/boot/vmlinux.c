@@ -155,18 +155,17 @@ static bool place(struct load *l, gpa_t prefer, uint64_t align, bool randomize)
 bool vmlinux_place(const uint8_t *payload, uint64_t len, struct physmap *pm, gpa_t prefer,
 		   uint64_t align, bool randomize, struct vmlinux *out)
 {
-	struct load l = {.pm = pm};
 	struct boot_file f = {.text = "the kernel"};
+	struct load l = {.pm = pm};
+	AUTO_FREE uint8_t *image = NULL;
 
 	if (len < 8)
 		return false;
 	/* The last four bytes of the payload, not part of the packed stream, tell the length. */
 	f.len = load32(payload + len - 4);
-	if (f.len < 64 || f.len > MAX_UNPACKED || !unpack(payload, len - 4, &f.data, f.len))
+	if (f.len < 64 || f.len > MAX_UNPACKED || !unpack(payload, len - 4, &image, f.len))
 		return false;
-
-	AUTO_FREE uint8_t *owner = f.data;
-
+	f.data = image;
 	if (!elf_open(&l.elf, &f) || !place(&l, prefer, align, randomize))
 		return false;
 	*out = (struct vmlinux){
