@@ -15,7 +15,7 @@
 #include <sys/mman.h>
 
 /* Is the #GP that u raised due to an address that is not canonical, and the stack segment's? Then it
- * is #SS (SDM 3A 6.15, vector 12). Privilege and alignment are checked first. */
+ * is #SS (SDM 3A 6.15, vector 12). Alignment is checked first. */
 static bool is_stack_fault(const struct vcpu *c, const struct uop *u)
 {
 	const struct insn *i = u->insn;
@@ -23,8 +23,6 @@ static bool is_stack_fault(const struct vcpu *c, const struct uop *u)
 	unsigned size = 1;
 
 	if (!c->code64 || u->seg != SEG_SS || !i || !i->has_mem)
-		return false;
-	if (c->cpl && (i->op == OP_LMSW || i->op == OP_LLDT || i->op == OP_LTR))
 		return false;
 	for (unsigned n = 0; n < i->n_opds; n++)
 		if (i->opd[n].kind == OPD_MEM && i->opd[n].size)
