@@ -214,7 +214,7 @@ static int run_bounced(struct vcpu *c, const struct uop *u, unsigned size, const
 {
 	uint32_t attr = insn_table[u->insn->id].attr;
 	bool load = attr & INSN_MEM_SRC, store = attr & INSN_MEM_DST;
-	bool suppress = attr & INSN_FAULT_SUP;
+	bool suppress = attr & INSN_FAULT_SUP && u->insn->mask;
 	uint8_t *buf = interp_of(c)->bounce;
 	gva_t gva = 0;
 	int r = 0;
@@ -328,6 +328,14 @@ static uint16_t x87_opcode(unsigned opcode, unsigned modrm)
 	return (uint16_t)((opcode & 7) << 8 | modrm);
 }
 
+/* FLDENV, FRSTOR: the pointers are the guest's. */
+static bool loads_environment(const struct insn *i)
+{
+	const struct operand *o = memory_of(i);
+
+	return o && o->size > 10 && insn_table[i->id].attr & INSN_MEM_SRC;
+}
+
 /* Where the host has noted the stub's addresses and encoding as the last instruction's, put the
  * guest's. It does not note all of them each time. */
 static void fix_pointers(struct vcpu *c, const struct uop *u, const void *mem)
@@ -337,7 +345,7 @@ static void fix_pointers(struct vcpu *c, const struct uop *u, const void *mem)
 
 	if (load64(c->fpu.fx + FX_FIP) == stub)
 		store64(c->fpu.fx + FX_FIP, uop_rip(c, u));
-	if (!mem)
+	if (!mem || loads_environment(i))
 		return;
 	if (load64(c->fpu.fx + FX_FDP) == (uintptr_t)mem)
 		store64(c->fpu.fx + FX_FDP, insn_offset(c, u, i));
