@@ -34,105 +34,51 @@ struct generator {
 
 /* ---- what is left out: docs/quirks.md says why ---- */
 
-static bool left_out(const struct insn *i)
+static const uint16_t left_out[] = { OP_SYSCALL, OP_SYSENTER, OP_SYSRET,   OP_SYSEXIT,	OP_RDTSC,
+				     OP_RDTSCP,	 OP_RDPMC,    OP_RDRAND,   OP_RDSEED,	OP_RDPID,
+				     OP_CPUID,	 OP_XGETBV,   OP_JMP_FAR,  OP_CALL_FAR, OP_RET_FAR,
+				     OP_IRET,	 OP_LDS,      OP_LES,	   OP_LSS,	OP_LFS,
+				     OP_LGS,	 OP_MOV_SREG, OP_POP_SREG, OP_LAR,	OP_LSL,
+				     OP_VERR,	 OP_VERW,     OP_SGDT,	   OP_SIDT,	OP_SLDT,
+				     OP_STR,	 OP_SMSW,     OP_XBEGIN,   OP_XEND,	OP_XABORT,
+				     OP_XTEST,	 OP_VMCALL,   OP_VMMCALL,  OP_MONITOR,	OP_MWAIT,
+				     OP_XSAVE,	 OP_XSAVEOPT, OP_XSAVEC,   OP_XRSTOR };
+
+/* Nothing but #GP or #UD comes of these in user mode. */
+static const uint16_t only_faults[] = {
+	OP_CLI,	      OP_STI,	      OP_CLAC,	    OP_STAC,   OP_HLT,	  OP_IN,
+	OP_OUT,	      OP_INS,	      OP_OUTS,	    OP_RDMSR,  OP_WRMSR,  OP_MOV_FROM_CR,
+	OP_MOV_TO_CR, OP_MOV_FROM_DR, OP_MOV_TO_DR, OP_CLTS,   OP_LMSW,	  OP_LGDT,
+	OP_LIDT,      OP_LLDT,	      OP_LTR,	    OP_INVD,   OP_WBINVD, OP_INVLPG,
+	OP_INVPCID,   OP_SWAPGS,      OP_RSM,	    OP_XSETBV, OP_XSAVES, OP_XRSTORS,
+	OP_UD,	      OP_INT,	      OP_INT1,	    OP_INT3
+};
+
+static bool is_among(unsigned op, const uint16_t *ops, size_t n)
 {
-	switch (i->op) {
-	case OP_SYSCALL:
-	case OP_SYSENTER:
-	case OP_SYSRET:
-	case OP_SYSEXIT:
-	case OP_RDTSC:
-	case OP_RDTSCP:
-	case OP_RDPMC:
-	case OP_RDRAND:
-	case OP_RDSEED:
-	case OP_RDPID:
-	case OP_CPUID:
-	case OP_XGETBV:
-	case OP_JMP_FAR:
-	case OP_CALL_FAR:
-	case OP_RET_FAR:
-	case OP_IRET:
-	case OP_LDS:
-	case OP_LES:
-	case OP_LSS:
-	case OP_LFS:
-	case OP_LGS:
-	case OP_MOV_SREG:
-	case OP_POP_SREG:
-	case OP_LAR:
-	case OP_LSL:
-	case OP_VERR:
-	case OP_VERW:
-	case OP_SGDT:
-	case OP_SIDT:
-	case OP_SLDT:
-	case OP_STR:
-	case OP_SMSW:
-	case OP_XBEGIN:
-	case OP_XEND:
-	case OP_XABORT:
-	case OP_XTEST:
-	case OP_VMCALL:
-	case OP_VMMCALL:
-	case OP_MONITOR:
-	case OP_MWAIT:
-	case OP_XSAVE:
-	case OP_XSAVEOPT:
-	case OP_XSAVEC:
-	case OP_XRSTOR: return true;
-	case OP_POP: return i->opd[0].kind == OPD_SREG;
-	default: return false;
-	}
+	for (size_t k = 0; k < n; k++)
+		if (ops[k] == op)
+			return true;
+	return false;
 }
 
-/* Nothing but #GP or #UD comes of it in user mode. */
-static bool only_faults(const struct insn *i)
+static bool is_left_out(const struct insn *i)
 {
-	switch (i->op) {
-	case OP_CLI:
-	case OP_STI:
-	case OP_CLAC:
-	case OP_STAC:
-	case OP_HLT:
-	case OP_IN:
-	case OP_OUT:
-	case OP_INS:
-	case OP_OUTS:
-	case OP_RDMSR:
-	case OP_WRMSR:
-	case OP_MOV_FROM_CR:
-	case OP_MOV_TO_CR:
-	case OP_MOV_FROM_DR:
-	case OP_MOV_TO_DR:
-	case OP_CLTS:
-	case OP_LMSW:
-	case OP_LGDT:
-	case OP_LIDT:
-	case OP_LLDT:
-	case OP_LTR:
-	case OP_INVD:
-	case OP_WBINVD:
-	case OP_INVLPG:
-	case OP_INVPCID:
-	case OP_SWAPGS:
-	case OP_RSM:
-	case OP_XSETBV:
-	case OP_XSAVES:
-	case OP_XRSTORS:
-	case OP_UD:
-	case OP_INT:
-	case OP_INT1:
-	case OP_INT3: return true;
-	default: return false;
-	}
+	if (i->op == OP_POP && i->opd[0].kind == OPD_SREG)
+		return true;
+	return is_among(i->op, left_out, ARRAY_SIZE(left_out));
+}
+
+static bool is_only_faults(const struct insn *i)
+{
+	return is_among(i->op, only_faults, ARRAY_SIZE(only_faults));
 }
 
 static bool wanted(const struct generator *g, const struct insn *i)
 {
 	const struct insn_desc *row = &insn_table[i->id];
 
-	if (left_out(i) || (g->only && strcmp(g->only, row->text)))
+	if (is_left_out(i) || (g->only && strcmp(g->only, row->text)))
 		return false;
 	return g->host[row->feature];
 }
@@ -493,7 +439,7 @@ static bool make_insn(struct gen *g, const struct generator *from, struct test *
 	struct insn model, i;
 
 	decode(e->b, INSN_MAX_LEN, t->mode, &model);
-	if (only_faults(&model) && !from->only && !gen_one_in(g, 16))
+	if (is_only_faults(&model) && !from->only && !gen_one_in(g, 16))
 		return false;
 	if (reads_undefined(t, id) || !vary(g, &model, e, b, &i))
 		return false;
