@@ -375,14 +375,19 @@ static NOINLINE int do_x_bound(struct vcpu *c, const struct uop *u)
 {
 	unsigned size = u->insn->opsize, bits = size * 8;
 	uint64_t v, lo, hi;
-	int r = mem_load(c, uop_ea(c, u), size, &lo);
+	gva_t gva;
+	int r = insn_linear(c, u, 0, size, false, &gva);
 
+	if (!r)
+		r = mem_load(c, gva, size, &lo);
 	if (r)
 		return r;
 	opd_read(c, u, 0, &v);
 	if (sign_extend(v, bits) < sign_extend(lo, bits))
 		return raise_exc(c, EXC_BR, 0);
-	r = mem_load(c, uop_ea(c, u) + size, size, &hi);
+	r = insn_linear(c, u, size, size, false, &gva);
+	if (!r)
+		r = mem_load(c, gva, size, &hi);
 	if (!r && sign_extend(v, bits) > sign_extend(hi, bits))
 		r = raise_exc(c, EXC_BR, 0);
 	return r;

@@ -59,6 +59,7 @@ int uop_jump_miss(struct vcpu *c, const struct uop *u)
 static void serve_init(struct vcpu *c)
 {
 	vcpu_init_ipi(c);
+	interp_of(c)->in_repeat = false;
 	if (c->apic_ops)
 		c->apic_ops->init_reset(c->apic);
 	c->nmi_pending = 0;

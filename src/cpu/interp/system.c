@@ -296,6 +296,18 @@ static NOINLINE int do_x_dtable(struct vcpu *c, const struct uop *u)
 }
 HANDLER(x_dtable)
 
+/* The operand of LLDT, LTR and LMSW, whose address is checked after privilege. */
+static int read_selector(struct vcpu *c, const struct uop *u, uint64_t *v)
+{
+	gva_t gva;
+	int r;
+
+	if (u->insn->opd[0].kind != OPD_MEM)
+		return opd_read(c, u, 0, v);
+	r = insn_linear(c, u, 0, 2, false, &gva);
+	return r ? r : mem_load(c, gva, 2, v);
+}
+
 /* SLDT STR SMSW and LLDT LTR LMSW. A store to memory is always 16 bits. */
 static NOINLINE int do_x_selector(struct vcpu *c, const struct uop *u)
 {
@@ -319,7 +331,7 @@ static NOINLINE int do_x_selector(struct vcpu *c, const struct uop *u)
 	}
 	r = need_cpl0(c);
 	if (!r)
-		r = opd_read(c, u, 0, &v);
+		r = read_selector(c, u, &v);
 	if (r)
 		return r;
 	if (i->op == OP_LMSW)

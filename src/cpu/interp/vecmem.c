@@ -27,7 +27,8 @@ static int byte_linear(struct vcpu *c, const struct insn *i, unsigned delta, uns
 {
 	uint64_t off = (c->gpr[REG_RDI] + delta) & size_mask(i->adsize);
 
-	return seg_linear(c, i->seg, off, len, true, gva);
+	/* In 64-bit code a far end that is not canonical comes after alignment: the access finds it. */
+	return seg_linear(c, i->seg, off, c->code64 ? 1 : len, true, gva);
 }
 
 /* MASKMOVDQU and MASKMOVQ: bytes of the first register to DS:rDI where the second's are negative. */

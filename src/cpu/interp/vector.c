@@ -214,7 +214,7 @@ static int run_bounced(struct vcpu *c, const struct uop *u, unsigned size, const
 {
 	uint32_t attr = insn_table[u->insn->id].attr;
 	bool load = attr & INSN_MEM_SRC, store = attr & INSN_MEM_DST;
-	bool suppress = attr & INSN_FAULT_SUP;
+	bool suppress = attr & INSN_FAULT_SUP && u->insn->mask;
 	uint8_t *buf = interp_of(c)->bounce;
 	gva_t gva = 0;
 	int r = 0;
@@ -328,6 +328,14 @@ static uint16_t x87_opcode(unsigned opcode, unsigned modrm)
 	return (uint16_t)((opcode & 7) << 8 | modrm);
 }
 
+/* FLDENV, FRSTOR: the pointers are the guest's. */
+static bool loads_environment(const struct insn *i)
+{
+	const struct operand *o = memory_of(i);
+
+	return o && o->size > 10 && insn_table[i->id].attr & INSN_MEM_SRC;
+}
+
 /* Where the host has noted the stub's addresses and encoding as the last instruction's, put the
  * guest's. It does not note all of them each time. */
 static void fix_pointers(struct vcpu *c, const struct uop *u, const void *mem)
@@ -337,7 +345,7 @@ static void fix_pointers(struct vcpu *c, const struct uop *u, const void *mem)
 
 	if (load64(c->fpu.fx + FX_FIP) == stub)
 		store64(c->fpu.fx + FX_FIP, uop_rip(c, u));
-	if (!mem)
+	if (!mem || loads_environment(i))
 		return;
 	if (load64(c->fpu.fx + FX_FDP) == (uintptr_t)mem)
 		store64(c->fpu.fx + FX_FDP, insn_offset(c, u, i));
@@ -370,34 +378,34 @@ static unsigned x87_first(unsigned size)
 	}
 }
 
-static int x87_read(struct vcpu *c, const struct uop *u, uint8_t *buf, unsigned size)
+static int x87_piece(struct vcpu *c, const struct uop *u, unsigned delta, unsigned len, bool write,
+		     uint8_t *buf)
 {
-	unsigned first = x87_first(size);
 	gva_t gva;
-	int r = vector_linear(c, u, 0, size, false, &gva);
+	int r = vector_linear(c, u, delta, len, write, &gva);
 
-	if (!r && first < size)
-		r = vmem_check(c, gva, first, true);
-	return r ? r : (int)vmem_read(c, gva, buf, size, AS_CPL);
+	if (r)
+		return r;
+	return write ? (int)vmem_write(c, gva, buf + delta, len, AS_CPL)
+		     : (int)vmem_read(c, gva, buf + delta, len, AS_CPL);
 }
 
-/* The upper two bytes of an 80-bit number are a store of their own: if they fault, the lower eight
- * have been written. */
-static int x87_write(struct vcpu *c, const struct uop *u, const uint8_t *buf, unsigned size)
+/* The upper two bytes of an 80-bit number are an access of their own: if they fault in a store, the
+ * lower eight have been written. */
+static int x87_access(struct vcpu *c, const struct uop *u, unsigned size, bool write, uint8_t *buf)
 {
 	unsigned first = x87_first(size);
 	gva_t gva;
-	int r = vector_linear(c, u, 0, size, true, &gva);
+	int r;
 
+	if (size == 10) {
+		r = x87_piece(c, u, 0, first, write, buf);
+		return r ? r : x87_piece(c, u, first, size - first, write, buf);
+	}
+	r = vector_linear(c, u, 0, size, write, &gva);
 	if (!r && first < size)
 		r = vmem_check(c, gva, first, true);
-	if (!r && size == 10) {
-		r = vmem_write(c, gva, buf, first, AS_CPL);
-		buf += first;
-		gva += first;
-		size -= first;
-	}
-	return r ? r : (int)vmem_write(c, gva, buf, size, AS_CPL);
+	return r ? r : x87_piece(c, u, 0, size, write, buf);
 }
 
 /* x87 with the memory operand in the buffer: so the host's pointer to it can be told apart. */
@@ -414,7 +422,7 @@ static int run_x87(struct vcpu *c, const struct uop *u)
 	if (o && attr & INSN_ALIGNED && raw_linear(c, u) & (o->size - 1u))
 		return raise_gp(c);
 	if (o && attr & INSN_MEM_SRC)
-		r = x87_read(c, u, buf, o->size);
+		r = x87_access(c, u, o->size, false, buf);
 	if (store)
 		memcpy(before, c->fpu.fx, sizeof(before));
 	if (!r)
@@ -422,7 +430,7 @@ static int run_x87(struct vcpu *c, const struct uop *u)
 	if (r)
 		return r;
 	if (store && x87_stores(c, i)) {
-		r = x87_write(c, u, buf, o->size);
+		r = x87_access(c, u, o->size, true, buf);
 		if (r) {
 			memcpy(c->fpu.fx, before, sizeof(before));
 			return r;

@@ -10,7 +10,7 @@
 #define HOST_KERNEL 0x7ffffffff000 /* Linux's TASK_SIZE_MAX */
 
 static const char *const gpr_names[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-					   "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
+					   "r8",  "r9",	 "r10", "r11", "r12", "r13", "r14", "r15" };
 
 struct check {
 	FILE *out;
@@ -129,12 +129,12 @@ static void check_event(struct check *c, const struct test *t, const struct resu
 
 static void check_x87(struct check *c, const uint8_t *a, const uint8_t *b)
 {
-	/* Above the 48 bits of an address the pointers are as the processor extends them, with 48 or
-	 * 57 bits. */
+	/* Above the 48 bits of an address the pointers are as the processor extends them, with 48
+	 * or 57 bits. */
 	static const struct {
 		const char *name;
 		uint8_t at, size;
-	} fields[] = { { "fcw", 0, 2 }, { "fsw", 2, 2 },  { "ftw", 4, 1 },
+	} fields[] = { { "fcw", 0, 2 }, { "fsw", 2, 2 }, { "ftw", 4, 1 },
 		       { "fop", 6, 2 }, { "fip", 8, 6 }, { "fdp", 16, 6 } };
 	char name[8];
 
@@ -180,8 +180,7 @@ bool same_result(const struct test *t, const struct result *a, const struct resu
 		return true;
 	check_event(&c, t, a, b);
 	check_word(&c, "rip", x->rip, y->rip, ~0ull);
-	check_word(&c, "rflags", x->rflags, y->rflags,
-		   ~(uint64_t)test_undefined_flags(t, x->rip));
+	check_word(&c, "rflags", x->rflags, y->rflags, ~(uint64_t)test_undefined_flags(t, x->rip));
 	for (unsigned n = 0; n < 16; n++)
 		check_word(&c, gpr_names[n], x->gpr[n], y->gpr[n], width);
 	/* They did not come the same way: the rest would only hide that. */
@@ -264,7 +263,8 @@ void print_test(const struct test *t, FILE *out)
 		print_insn(t, &t->insn[k], at, out);
 		at += t->insn[k].len;
 	}
-	fprintf(out, " before: image %u, rflags=%" PRIx64 " cs=%x ss=%x ds=%x es=%x fs_base=%" PRIx64
+	fprintf(out,
+		" before: image %u, rflags=%" PRIx64 " cs=%x ss=%x ds=%x es=%x fs_base=%" PRIx64
 		" gs_base=%" PRIx64 "\n",
 		t->image, t->in.rflags, seg_rows[t->cs].sel, seg_rows[t->ss].sel,
 		seg_rows[t->ds].sel, seg_rows[t->es].sel, t->in.fs_base, t->in.gs_base);

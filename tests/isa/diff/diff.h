@@ -33,7 +33,7 @@ enum seg_kind {
 	KIND_NULL,
 	KIND_CODE64,
 	KIND_CODE32,
-	KIND_FLAT, /* data */
+	KIND_FLAT,     /* data */
 	KIND_BASED16,  /* 16-bit code at the window */
 	KIND_BASED32,  /* 32-bit code at the window */
 	KIND_DATA16,   /* the window, 16-bit stack pointer */
@@ -94,7 +94,7 @@ struct result {
 	uint8_t mem[N_DATA][WIN_PAGE];
 };
 
-#define N_IMAGES 16
+#define N_IMAGES  16
 #define MAX_BATCH 64
 
 /* What the parent and the native child share. */
@@ -111,8 +111,8 @@ struct shared {
 #define TEST_CODE (MAX_INSNS * INSN_BYTES + 1)
 unsigned test_code(const struct test *t, uint8_t *code);
 
-/* Arithmetic flags (bits of RFLAGS) that are undefined where execution stopped at offset rip of CS. A
- * test that can branch over an instruction has all that are undefined anywhere. */
+/* Arithmetic flags (bits of RFLAGS) that are undefined where execution stopped at offset rip of CS.
+ * A test that can branch over an instruction has all that are undefined anywhere. */
 uint16_t test_undefined_flags(const struct test *t, uint64_t rip);
 
 /* Linear address of offset 0 in CS. */

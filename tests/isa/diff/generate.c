@@ -34,46 +34,51 @@ struct generator {
 
 /* ---- what is left out: docs/quirks.md says why ---- */
 
-static bool left_out(const struct insn *i)
+static const uint16_t left_out[] = { OP_SYSCALL, OP_SYSENTER, OP_SYSRET,   OP_SYSEXIT,	OP_RDTSC,
+				     OP_RDTSCP,	 OP_RDPMC,    OP_RDRAND,   OP_RDSEED,	OP_RDPID,
+				     OP_CPUID,	 OP_XGETBV,   OP_JMP_FAR,  OP_CALL_FAR, OP_RET_FAR,
+				     OP_IRET,	 OP_LDS,      OP_LES,	   OP_LSS,	OP_LFS,
+				     OP_LGS,	 OP_MOV_SREG, OP_POP_SREG, OP_LAR,	OP_LSL,
+				     OP_VERR,	 OP_VERW,     OP_SGDT,	   OP_SIDT,	OP_SLDT,
+				     OP_STR,	 OP_SMSW,     OP_XBEGIN,   OP_XEND,	OP_XABORT,
+				     OP_XTEST,	 OP_VMCALL,   OP_VMMCALL,  OP_MONITOR,	OP_MWAIT,
+				     OP_XSAVE,	 OP_XSAVEOPT, OP_XSAVEC,   OP_XRSTOR };
+
+/* Nothing but #GP or #UD comes of these in user mode. */
+static const uint16_t only_faults[] = {
+	OP_CLI,	      OP_STI,	      OP_CLAC,	    OP_STAC,   OP_HLT,	  OP_IN,
+	OP_OUT,	      OP_INS,	      OP_OUTS,	    OP_RDMSR,  OP_WRMSR,  OP_MOV_FROM_CR,
+	OP_MOV_TO_CR, OP_MOV_FROM_DR, OP_MOV_TO_DR, OP_CLTS,   OP_LMSW,	  OP_LGDT,
+	OP_LIDT,      OP_LLDT,	      OP_LTR,	    OP_INVD,   OP_WBINVD, OP_INVLPG,
+	OP_INVPCID,   OP_SWAPGS,      OP_RSM,	    OP_XSETBV, OP_XSAVES, OP_XRSTORS,
+	OP_UD,	      OP_INT,	      OP_INT1,	    OP_INT3
+};
+
+static bool is_among(unsigned op, const uint16_t *ops, size_t n)
 {
-	switch (i->op) {
-	case OP_SYSCALL: case OP_SYSENTER: case OP_SYSRET: case OP_SYSEXIT:
-	case OP_RDTSC: case OP_RDTSCP: case OP_RDPMC: case OP_RDRAND: case OP_RDSEED:
-	case OP_RDPID: case OP_CPUID: case OP_XGETBV:
-	case OP_JMP_FAR: case OP_CALL_FAR: case OP_RET_FAR: case OP_IRET:
-	case OP_LDS: case OP_LES: case OP_LSS: case OP_LFS: case OP_LGS:
-	case OP_MOV_SREG: case OP_POP_SREG:
-	case OP_LAR: case OP_LSL: case OP_VERR: case OP_VERW:
-	case OP_SGDT: case OP_SIDT: case OP_SLDT: case OP_STR: case OP_SMSW:
-	case OP_XBEGIN: case OP_XEND: case OP_XABORT: case OP_XTEST:
-	case OP_VMCALL: case OP_VMMCALL: case OP_MONITOR: case OP_MWAIT:
-	case OP_XSAVE: case OP_XSAVEOPT: case OP_XSAVEC: case OP_XRSTOR:
-		return true;
-	case OP_POP: return i->opd[0].kind == OPD_SREG;
-	default: return false;
-	}
+	for (size_t k = 0; k < n; k++)
+		if (ops[k] == op)
+			return true;
+	return false;
 }
 
-/* Nothing but #GP or #UD comes of it in user mode. */
-static bool only_faults(const struct insn *i)
+static bool is_left_out(const struct insn *i)
 {
-	switch (i->op) {
-	case OP_CLI: case OP_STI: case OP_CLAC: case OP_STAC: case OP_HLT: case OP_IN: case OP_OUT:
-	case OP_INS: case OP_OUTS: case OP_RDMSR: case OP_WRMSR: case OP_MOV_FROM_CR:
-	case OP_MOV_TO_CR: case OP_MOV_FROM_DR: case OP_MOV_TO_DR: case OP_CLTS: case OP_LMSW:
-	case OP_LGDT: case OP_LIDT: case OP_LLDT: case OP_LTR: case OP_INVD: case OP_WBINVD:
-	case OP_INVLPG: case OP_INVPCID: case OP_SWAPGS: case OP_RSM: case OP_XSETBV:
-	case OP_XSAVES: case OP_XRSTORS: case OP_UD: case OP_INT: case OP_INT1: case OP_INT3:
+	if (i->op == OP_POP && i->opd[0].kind == OPD_SREG)
 		return true;
-	default: return false;
-	}
+	return is_among(i->op, left_out, ARRAY_SIZE(left_out));
+}
+
+static bool is_only_faults(const struct insn *i)
+{
+	return is_among(i->op, only_faults, ARRAY_SIZE(only_faults));
 }
 
 static bool wanted(const struct generator *g, const struct insn *i)
 {
 	const struct insn_desc *row = &insn_table[i->id];
 
-	if (left_out(i) || (g->only && strcmp(g->only, row->text)))
+	if (is_left_out(i) || (g->only && strcmp(g->only, row->text)))
 		return false;
 	return g->host[row->feature];
 }
@@ -110,8 +115,8 @@ static void offer_modrms(struct generator *g, uint8_t *b, unsigned at, unsigned 
 
 static void gather_legacy(struct generator *g)
 {
-	static const uint8_t prefixes[][2] = { { 0 }, { 0x66 }, { 0xf3 }, { 0xf2 }, { 0x67 },
-					       { 0x66, 0xf2 } };
+	static const uint8_t prefixes[][2] = { { 0 },	 { 0x66 }, { 0xf3 },
+					       { 0xf2 }, { 0x67 }, { 0x66, 0xf2 } };
 	static const uint8_t escapes[4][2] = { { 0 }, { 0x0f }, { 0x0f, 0x38 }, { 0x0f, 0x3a } };
 
 	for (unsigned v = 0; v < ARRAY_SIZE(prefixes) * 4 * 2; v++) {
@@ -326,7 +331,7 @@ static uint64_t seg_base(const struct test *t, const struct insn *i)
 {
 	static const uint8_t none = KIND_NULL;
 	const uint8_t *kind[] = { [SEG_ES] = &t->es, [SEG_CS] = &t->cs, [SEG_SS] = &t->ss,
-				  [SEG_DS] = &t->ds, [SEG_FS] = &none, [SEG_GS] = &none };
+				  [SEG_DS] = &t->ds, [SEG_FS] = &none,	[SEG_GS] = &none };
 
 	if (t->mode == 8)
 		return i->seg == SEG_FS ? t->in.fs_base : i->seg == SEG_GS ? t->in.gs_base : 0;
@@ -387,8 +392,11 @@ static bool aim(struct gen *g, struct test *t, struct insn *i, uint8_t *b, uint6
 		return true;
 	base = base_and_index(t, i, next);
 	if (i->vsib_len) {
-		if (i->disp_len == 4)
-			store32(b + i->disp_at, (uint32_t)(i->disp = (int8_t)i->disp));
+		/* Indices of 32 bits must reach. */
+		if (i->disp_len == 4) {
+			i->disp = (int8_t)i->disp;
+			store32(b + i->disp_at, (uint32_t)i->disp);
+		}
 		aim_vsib(g, t, i, base);
 		return true;
 	}
@@ -411,14 +419,13 @@ static void choose_immediate(struct gen *g, const struct insn *i, uint8_t *b)
 
 /* ---- a test ---- */
 
-/* Its registers may overlap with the flags that are undefined now; then it tells nothing. */
+/* What comes of a flag that is undefined now tells nothing. */
 static bool reads_undefined(const struct test *t, uint16_t id)
 {
 	return insn_table[id].fl_read & test_undefined_flags(t, ~0ull);
 }
 
-/* A system call by INT, or what the host's kernel has at other vectors below 32. */
-static bool bad_immediate(const struct insn *i)
+static bool is_system_call(const struct insn *i)
 {
 	return i->op == OP_INT && (uint8_t)i->imm == 0x80;
 }
@@ -426,21 +433,20 @@ static bool bad_immediate(const struct insn *i)
 static bool make_insn(struct gen *g, const struct generator *from, struct test *t, uint64_t at)
 {
 	uint16_t id = from->rows[gen_below(g, from->n_rows)];
-	const struct example *e =
-		&from->example[id][gen_below(g, MIN(from->seen[id], N_EXAMPLES))];
+	const struct example *e = &from->example[id][gen_below(g, MIN(from->seen[id], N_EXAMPLES))];
 	struct test_insn *out = &t->insn[t->n];
 	uint8_t b[INSN_MAX_LEN + 17];
 	struct insn model, i;
 
 	decode(e->b, INSN_MAX_LEN, t->mode, &model);
-	if (only_faults(&model) && !from->only && !gen_one_in(g, 16))
+	if (is_only_faults(&model) && !from->only && !gen_one_in(g, 16))
 		return false;
 	if (reads_undefined(t, id) || !vary(g, &model, e, b, &i))
 		return false;
 	if (!aim(g, t, &i, b, at + i.len))
 		return false;
 	choose_immediate(g, &i, b);
-	if (decode(b, INSN_MAX_LEN, t->mode, &i) != DECODE_OK || i.id != id || bad_immediate(&i))
+	if (decode(b, INSN_MAX_LEN, t->mode, &i) != DECODE_OK || i.id != id || is_system_call(&i))
 		return false;
 	memcpy(out->bytes, b, INSN_MAX_LEN);
 	out->len = i.len;
@@ -478,11 +484,20 @@ static uint16_t choose_code_off(struct gen *g)
 	}
 }
 
+/* Up to n instructions after each other; none may turn out to be possible from this state. */
+static void fill(struct gen *g, const struct generator *from, struct test *t, unsigned n)
+{
+	uint64_t at = code_start(t);
+
+	for (unsigned try = 0; t->n < n && try < n * N_TRIES; try++)
+		if (make_insn(g, from, t, at))
+			at += t->insn[t->n - 1].len;
+}
+
 void generate(const struct generator *from, uint64_t seed, uint64_t index, struct test *t)
 {
 	struct gen g = { .seed = seed * 0x9e3779b97f4a7c15ull + (index << 4) + from->mode };
 	unsigned n = 1 + gen_below(&g, MAX_INSNS);
-	uint64_t at;
 
 	/* Neighbouring indices must not give neighbouring sequences. */
 	g.seed = gen_word(&g);
@@ -491,13 +506,9 @@ void generate(const struct generator *from, uint64_t seed, uint64_t index, struc
 	t->index = index;
 	t->mode = (uint8_t)from->mode;
 	t->code_off = choose_code_off(&g);
-retry:
-	values_state(&g, t);
-	at = code_start(t);
-	for (unsigned try = 0; t->n < n && try < n * N_TRIES; try++)
-		if (make_insn(&g, from, t, at))
-			at += t->insn[t->n - 1].len;
-	if (!t->n)
-		goto retry;
+	while (!t->n) {
+		values_state(&g, t);
+		fill(&g, from, t, n);
+	}
 	lead_branches(&g, t);
 }

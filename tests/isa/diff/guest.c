@@ -158,8 +158,9 @@ static void set_system(struct vcpu *c)
 	c->msr.efer = EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE;
 	c->gdtr = (struct dtable){ .base = KERNEL_GDT, .limit = 0x17 };
 	c->idtr = (struct dtable){ .base = KERNEL_IDT, .limit = N_VECTORS * 16 - 1 };
-	c->seg[SEG_TR] = (struct seg){ .base = KERNEL_TSS, .limit = TSS_BYTES - 1, .sel = 0x40,
-				       .attr = 0x8b };
+	c->seg[SEG_TR] = (struct seg){
+		.base = KERNEL_TSS, .limit = TSS_BYTES - 1, .sel = 0x40, .attr = 0x8b
+	};
 	c->mp_state = MP_RUNNING;
 	c->shadow = 0;
 	c->pending_db = 0;
@@ -243,7 +244,7 @@ void guest_run(struct guest *g, const struct test *t, struct result *r)
 	watch_end();
 	memset(r, 0, offsetof(struct result, mem));
 	r->vector = e == RUN_HALTED ? (uint8_t)((c->rip - 1 - KERNEL_GATES) / 16)
-		    : g->hung	  ? END_HUNG
+		    : g->hung	    ? END_HUNG
 				    : END_LOST;
 	if (e == RUN_HALTED)
 		get_state(g, r);

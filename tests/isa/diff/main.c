@@ -1,6 +1,7 @@
 /* isa-diff: random user-mode code on the host's CPU and on the interpreter, which must agree.
  *
- *	isa-diff [--mode 64|32|16] [--seconds N] [--seed S] [--start K] [--count N] [--only MNEMONIC]
+ *	isa-diff [--mode 64|32|16] [--seconds N] [--seed S] [--start K] [--count N] [--only
+ *MNEMONIC]
  *	         [--keep-going]
  *
  * Without --mode all three take their turn. Exits with 1 at the first difference, or with
@@ -217,8 +218,10 @@ static struct options parse(int argc, char **argv)
 		{ "keep-going", no_argument, NULL, 'g' },
 		{ 0 },
 	};
-	struct options o = { .modes = 2 | 4 | 8, .seconds = DEFAULT_SECONDS,
-			     .seed = (uint64_t)time(NULL), .count = ~0ull };
+	struct options o = { .modes = 2 | 4 | 8,
+			     .seconds = DEFAULT_SECONDS,
+			     .seed = (uint64_t)time(NULL),
+			     .count = ~0ull };
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) >= 0) {

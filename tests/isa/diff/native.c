@@ -1,6 +1,6 @@
-/* The child never leaves its signal handler but to run a test: the handler's frame is the state that
- * the kernel will load, so a test is started by writing its registers there and ends by the signal
- * that its last INT3 or its fault raises, with its registers in the next frame.
+/* The child never leaves its signal handler but to run a test: the handler's frame is the state
+ * that the kernel will load, so a test is started by writing its registers there and ends by the
+ * signal that its last INT3 or its fault raises, with its registers in the next frame.
  *
  * While a test runs the child's FS base is the test's. The handler restores its own first.
  */
@@ -36,13 +36,19 @@
 #define XSAVE_MAX     4096
 #define EFLAGS_LEAVES (X86_EFLAGS_AC | X86_EFLAGS_NT | X86_EFLAGS_ID)
 
-enum { OFF_AVX, OFF_K, OFF_ZMM_HI, OFF_HI16, N_OFFS };
+enum {
+	OFF_AVX,
+	OFF_K,
+	OFF_ZMM_HI,
+	OFF_HI16,
+	N_OFFS
+};
 
 /* The child's. A signal handler is given nothing else. */
 static struct {
 	struct shared *shared;
-	uint8_t *code;	/* the code pages, writable */
-	uint8_t *ro;	/* the read-only page, writable */
+	uint8_t *code; /* the code pages, writable */
+	uint8_t *ro;   /* the read-only page, writable */
 	int go, done;
 	uint32_t off[N_OFFS]; /* of the components of the standard XSAVE format */
 	uint64_t fs_base;     /* the host's */
@@ -283,8 +289,10 @@ static void make_ldt(void)
 {
 	for (unsigned n = 0; n < N_KINDS; n++) {
 		const struct seg_row *r = &seg_rows[n];
-		struct user_desc d = { .entry_number = r->sel >> 3, .base_addr = r->base,
-				       .limit = r->limit, .seg_32bit = r->db,
+		struct user_desc d = { .entry_number = r->sel >> 3,
+				       .base_addr = r->base,
+				       .limit = r->limit,
+				       .seg_32bit = r->db,
 				       .contents = r->code ? 2u : r->down,
 				       .read_exec_only = !r->code && !r->writable,
 				       .useable = 1 };
@@ -296,12 +304,12 @@ static void make_ldt(void)
 
 static void catch_signals(void)
 {
-	static const int signals[] = { SIGTRAP, SIGSEGV, SIGILL, SIGFPE, SIGBUS, SIGSYS,
-				       SIGVTALRM };
+	static const int signals[] = {
+		SIGTRAP, SIGSEGV, SIGILL, SIGFPE, SIGBUS, SIGSYS, SIGVTALRM
+	};
 	stack_t ss = { .ss_sp = map(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, -1, 0),
 		       .ss_size = STACK_BYTES };
-	struct sigaction sa = { .sa_sigaction = native_entry,
-				.sa_flags = SA_SIGINFO | SA_ONSTACK };
+	struct sigaction sa = { .sa_sigaction = native_entry, .sa_flags = SA_SIGINFO | SA_ONSTACK };
 	struct itimerval tick = { { 0, TICK_US }, { 0, TICK_US } };
 
 	sigfillset(&sa.sa_mask);
@@ -317,7 +325,7 @@ static void catch_signals(void)
 /* A test that jumps astray may meet a SYSCALL or INT 80: nothing comes of it but a signal. */
 static void forbid_syscalls(void)
 {
-#define ALLOW(nr)                                         \
+#define ALLOW(nr)                                        \
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (nr), 0, 1), \
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
 	struct sock_filter filter[] = {

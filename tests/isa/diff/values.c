@@ -9,9 +9,21 @@
 
 uint64_t value_int(struct gen *g)
 {
-	static const uint64_t edges[] = { 0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff,
-					  0x7fffffff, 0x80000000, 0xffffffff, 0x7fffffffffff,
-					  0x800000000000, 0x7fffffffffffffff, 0x8000000000000000,
+	static const uint64_t edges[] = { 0,
+					  1,
+					  0x7f,
+					  0x80,
+					  0xff,
+					  0x7fff,
+					  0x8000,
+					  0xffff,
+					  0x7fffffff,
+					  0x80000000,
+					  0xffffffff,
+					  0x7fffffffffff,
+					  0x800000000000,
+					  0x7fffffffffffffff,
+					  0x8000000000000000,
 					  ~0ull };
 
 	switch (gen_below(g, 8)) {
@@ -245,8 +257,8 @@ static void random_segments(struct gen *g, struct test *t)
 {
 	static const uint8_t stacks[] = { KIND_FLAT, KIND_DATA16, KIND_DATA32, KIND_LIMITED,
 					  KIND_DOWN };
-	static const uint8_t datas[] = { KIND_FLAT, KIND_DATA32, KIND_LIMITED, KIND_DOWN,
-					 KIND_READONLY, KIND_NULL };
+	static const uint8_t datas[] = { KIND_FLAT, KIND_DATA32,   KIND_LIMITED,
+					 KIND_DOWN, KIND_READONLY, KIND_NULL };
 
 	if (t->mode == 8) {
 		t->cs = KIND_CODE64;
