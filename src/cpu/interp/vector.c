@@ -365,7 +365,8 @@ static bool x87_stores(const struct vcpu *c, const struct insn *i)
 }
 
 /* The first of the accesses that an operand of more than 8 bytes is made of: it is the one that
- * must be aligned (SDM 3A 6.15, vector 17). Environments are words, or doublewords in the 32-bit form. */
+ * must be aligned (SDM 3A 6.15, vector 17). Environments are words, or doublewords in the 32-bit
+ * form. */
 static unsigned x87_first(unsigned size)
 {
 	switch (size) {
@@ -476,8 +477,8 @@ static bool is_cvtpi2_mem(const struct insn *i)
 }
 
 /* An MMX instruction that faults may have begun the transition to MMX registers: a store has
- * cleared TOP, a conversion that raises #XM has marked all registers valid too. Seen on processors; the
- * SDM does not say. */
+ * cleared TOP, a conversion that raises #XM has marked all registers valid too. Seen on processors;
+ * the SDM does not say. */
 static void fault_in_mmx(struct vcpu *c, const struct insn *i, int r)
 {
 	if (is_cvtpi2_mem(i) || (r != EXC_XM && !(insn_table[i->id].attr & INSN_MEM_DST)))
