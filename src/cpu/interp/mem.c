@@ -34,8 +34,8 @@ int insn_linear(struct vcpu *c, const struct uop *u, int64_t delta, unsigned len
 	const struct insn *i = u->insn;
 	uint64_t off = (insn_offset(c, u, i) + (uint64_t)delta) & size_mask(i->adsize);
 
-	/* In 64-bit code a far end that is not canonical comes after alignment: the access finds it. The
-	 * stack's is another exception, so it is found here. */
+	/* In 64-bit code a far end that is not canonical comes after alignment: the access finds
+	 * it. The stack's is another exception, so it is found here. */
 	if (c->code64 && i->seg != SEG_SS)
 		len = 1;
 	return seg_linear(c, i->seg, off, len, write, gva);

@@ -14,8 +14,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-/* Is the #GP that u raised due to an address that is not canonical, and the stack segment's? Then it
- * is #SS (SDM 3A 6.15, vector 12). Alignment is checked first. */
+/* Is the #GP that u raised due to an address that is not canonical, and the stack segment's? Then
+ * it is #SS (SDM 3A 6.15, vector 12). Alignment is checked first. */
 static bool is_stack_fault(const struct vcpu *c, const struct uop *u)
 {
 	const struct insn *i = u->insn;
@@ -86,8 +86,8 @@ static bool serve_kicks(struct vcpu *c)
 	return k & KICK_STOP;
 }
 
-/* An event comes in now. Between two iterations of a REP the flags that it saves have RF set, so that
- * an instruction breakpoint does not hit again (SDM 3B 17.3.1.1). */
+/* An event comes in now. Between two iterations of a REP the flags that it saves have RF set, so
+ * that an instruction breakpoint does not hit again (SDM 3B 17.3.1.1). */
 static void note_repeat(struct vcpu *c)
 {
 	if (interp_of(c)->in_repeat)

@@ -41,7 +41,8 @@ static bool computes_own_address(const struct insn *i)
 	case OP_CALL_FAR: case OP_LDS: case OP_LES: case OP_LSS: case OP_LFS: case OP_LGS:
 	case OP_SGDT: case OP_SIDT: case OP_LGDT: case OP_LIDT: case OP_NOP: case OP_PREFETCH:
 	case OP_XSAVE: case OP_XSAVEOPT: case OP_XSAVEC: case OP_XSAVES: case OP_XRSTOR:
-	case OP_XRSTORS: case OP_ARPL: case OP_UD: case OP_BOUND: case OP_LMSW: case OP_LLDT: case OP_LTR: case OP_FXSAVE: case OP_FXRSTOR: case OP_GATHER: case OP_SCATTER:
+	case OP_XRSTORS: case OP_FXSAVE: case OP_FXRSTOR: case OP_GATHER: case OP_SCATTER:
+	case OP_ARPL: case OP_UD: case OP_BOUND: case OP_LMSW: case OP_LLDT: case OP_LTR:
 		return true;
 	/* A bit offset in a register leads elsewhere. */
 	case OP_BT: case OP_BTS: case OP_BTR: case OP_BTC: return i->opd[1].kind == OPD_GPR;

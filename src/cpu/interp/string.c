@@ -239,8 +239,8 @@ static bool ends(const struct vcpu *c, const struct insn *i)
 	return !(c->cc & CC_ZF) == !(i->prefix & PFX_REPNE);
 }
 
-/* Addresses of 32 bits clear the upper half of rCX even if there is no iteration; MOVS and STOS also
- * those of their pointers. The SDM leaves it open; processors do so. */
+/* Addresses of 32 bits clear the upper half of rCX even if there is no iteration; MOVS and STOS
+ * also those of their pointers. The SDM leaves it open; processors do so. */
 static void cut_registers(struct vcpu *c, const struct string_op *s)
 {
 	if (s->i->adsize != 4)

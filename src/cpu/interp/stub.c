@@ -156,8 +156,9 @@ static bool is_blendv(const struct insn *i)
 	return i->enc == ENC_VEX && i->map == 3 && i->opcode >= 0x4a && i->opcode <= 0x4c;
 }
 
-/* Stubs are 64-bit code. Where the guest's is not, the bits that would make register numbers above 7
- * are ignored there (SDM 2A 2.3, 2.7), as is a W for 64-bit integers, and must be off here. The VEX (of three bytes) or EVEX prefix stands first. */
+/* Stubs are 64-bit code. Where the guest's is not, the bits that would make register numbers above
+ * 7 are ignored there (SDM 2A 2.3, 2.7), as is a W for 64-bit integers, and must be off here. The
+ * VEX (of three bytes) or EVEX prefix stands first. */
 static void fit_64bit_mode(struct encoded *e, const struct insn *i)
 {
 	uint8_t *b = e->b;

@@ -23,11 +23,14 @@ static uint64_t signs(const uint8_t *v, unsigned n, unsigned size)
 	return bits;
 }
 
-static int byte_linear(struct vcpu *c, const struct insn *i, unsigned delta, unsigned len, gva_t *gva)
+/* Where len bytes at byte delta of DS:rDI are. */
+static int byte_linear(struct vcpu *c, const struct insn *i, unsigned delta, unsigned len,
+		       gva_t *gva)
 {
 	uint64_t off = (c->gpr[REG_RDI] + delta) & size_mask(i->adsize);
 
-	/* In 64-bit code a far end that is not canonical comes after alignment: the access finds it. */
+	/* In 64-bit code a far end that is not canonical comes after alignment: the access finds
+	 * it. */
 	return seg_linear(c, i->seg, off, c->code64 ? 1 : len, true, gva);
 }
 
@@ -135,7 +138,7 @@ static void clear_rest(uint8_t *reg, unsigned used)
 	memset(reg + used, 0, MAX_VL - used);
 }
 
-/* A fault after part of the work gives way to the single-step trap that is due: then the instruction
+/* A fault after part of the work gives way to the single-step trap that is due: the instruction
  * goes on afterwards (SDM 2C VGATHERDPS). */
 static int fault_midway(struct vcpu *c, const struct uop *u, int r, bool begun)
 {

@@ -97,8 +97,8 @@ static gva_t raw_linear(const struct vcpu *c, const struct uop *u)
 	return (c->seg[i->seg].base + insn_offset(c, u, i)) & 0xffffffff;
 }
 
-/* Conversions from and to half precision are the only ones that raise no #AC (SDM 2A, exception types
- * 11 and E11). */
+/* Conversions from and to half precision are the only ones that raise no #AC (SDM 2A, exception
+ * types 11 and E11). */
 static enum vmem_as operand_as(const struct insn *i)
 {
 	bool half = (i->map == 2 && i->opcode == 0x13) || (i->map == 3 && i->opcode == 0x1d);
@@ -364,8 +364,9 @@ static bool x87_stores(const struct vcpu *c, const struct insn *i)
 	return !(fsw & ~fcw & FSW_BEFORE_STORE);
 }
 
-/* The first of the accesses that an operand of more than 8 bytes is made of: it is the one that must
- * be aligned (SDM 3A 6.15, vector 17). Environments are words, or doublewords in the 32-bit form. */
+/* The first of the accesses that an operand of more than 8 bytes is made of: it is the one that
+ * must be aligned (SDM 3A 6.15, vector 17). Environments are words, or doublewords in the 32-bit
+ * form. */
 static unsigned x87_first(unsigned size)
 {
 	switch (size) {
@@ -475,9 +476,9 @@ static bool is_cvtpi2_mem(const struct insn *i)
 	return i->map == 1 && i->opcode == 0x2a && i->has_mem;
 }
 
-/* An MMX instruction that faults may have begun the transition to MMX registers: a store has cleared
- * TOP, a conversion that raises #XM has marked all registers valid too. Seen on processors; the
- * SDM does not say. */
+/* An MMX instruction that faults may have begun the transition to MMX registers: a store has
+ * cleared TOP, a conversion that raises #XM has marked all registers valid too. Seen on processors;
+ * the SDM does not say. */
 static void fault_in_mmx(struct vcpu *c, const struct insn *i, int r)
 {
 	if (is_cvtpi2_mem(i) || (r != EXC_XM && !(insn_table[i->id].attr & INSN_MEM_DST)))

@@ -26,8 +26,8 @@ struct elements {
 /* How i's memory operand divides into elements, with its EVEX mask. */
 struct elements evex_elements(const struct vcpu *c, const struct insn *i, unsigned mem_bytes);
 
-/* Linear address of len bytes at byte delta of u's memory operand; outside 64-bit mode with the checks
- * of segmentation, which address uops leave to these instructions. */
+/* Linear address of len bytes at byte delta of u's memory operand; outside 64-bit mode with the
+ * checks of segmentation, which address uops leave to these instructions. */
 int vector_linear(struct vcpu *c, const struct uop *u, unsigned delta, unsigned len, bool write,
 		  gva_t *gva);
 

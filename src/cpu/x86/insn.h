@@ -112,10 +112,10 @@ struct insn {
 #define INSN_K_MASK    (1u << 15) /* EVEX: merging or zeroing by the mask is allowed */
 #define INSN_FAULT_SUP (1u << 16) /* masked-out memory elements do not fault */
 #define INSN_NEEDS_VL  (1u << 17) /* EVEX: vector lengths 16 and 32 need AVX512VL */
-#define INSN_W_IS_64   (1u << 19) /* VEX and EVEX: W chooses a 64-bit general register or integer,
-                                   * and is ignored outside 64-bit mode */
 #define INSN_FL_MAYBE  (1u << 18) /* may leave the flags it writes as they were: a shift by CL or
                                    * imm8 when the count is 0, REP CMPS and SCAS when rCX is */
+#define INSN_W_IS_64   (1u << 19) /* VEX and EVEX: W chooses a 64-bit general register or integer,
+                                   * and is ignored outside 64-bit mode */
 
 /* Flags of RFLAGS (RFLAGS_ARITH bits) that a row reads, writes, leaves undefined. */
 struct insn_desc {
@@ -125,7 +125,7 @@ struct insn_desc {
 	uint32_t attr;
 	uint16_t fl_read, fl_write, fl_undef;
 	uint8_t elem; /* EVEX: bytes of an element that is broadcast or, in memory, masked; else 0 */
-	uint8_t mask_unit; /* EVEX: bytes of the vector length for each mask bit; 0: one bit in all */
+	uint8_t mask_unit; /* EVEX: bytes of vector length for each mask bit; 0: one bit in all */
 };
 
 /* Rows are named by the build-time generator: enum insn_id { INSN_INVALID, INSN_ADD_Eb_Gb, ...,

@@ -429,8 +429,8 @@ static gva_t second_page(const struct vcpu *c, gva_t gva, enum vmem_as as)
 	return c->code64 || as == AS_SYSTEM ? gva : gva & 0xffffffff;
 }
 
-/* Places of all of [gva, gva+len): at most two. What is wrong with the address comes first, then its
- * alignment, then its other end, then page faults. */
+/* Places of all of [gva, gva+len): at most two. What is wrong with the address comes first, then
+ * its alignment, then its other end, then page faults. */
 static enum x86_exc find_all(struct vcpu *c, gva_t gva, unsigned len, bool write, enum vmem_as as,
 			     struct place p[2])
 {
