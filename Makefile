@@ -53,7 +53,8 @@ fuzz:
 PREFIX ?= /usr/local
 install: build
 	@meson configure $(B) -Dprefix=$(PREFIX)
-	@meson install -C $(B) --no-rebuild --quiet
+	@ninja -C $(B) --quiet
+	@DESTDIR=$(DESTDIR) meson install -C $(B) --no-rebuild --quiet
 
 clean:
 	rm -rf build build-asan build-tsan build-cov build-fuzz
