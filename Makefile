@@ -18,7 +18,7 @@ help:
 	@echo "make bench          ratios against peers and native"
 	@echo "make lint           format, headers, includes, clang-tidy, cppcheck"
 	@echo "make fuzz t=SECONDS each fuzzer for so long (default 60)"
-	@echo "make install        install program and man pages (DESTDIR, PREFIX)"
+	@echo "make install        install program, library, man pages (DESTDIR, PREFIX)"
 
 build: $(B)/build.ninja
 	@ninja -C $(B) --quiet
@@ -50,13 +50,18 @@ fuzz:
 	@$(MAKE) --no-print-directory build m=fuzz
 	@scripts/fuzz build-fuzz $(t)
 
+# meson bakes the prefix into the build folder (cleave.pc names it), so it is set anew every time.
 PREFIX ?= /usr/local
+MESON := meson
 install: build
-	@meson configure $(B) -Dprefix=$(PREFIX)
-	@ninja -C $(B) --quiet
-	@DESTDIR=$(DESTDIR) meson install -C $(B) --no-rebuild --quiet
+	@$(MAKE) --no-print-directory install-files
+
+install-files:
+	@$(MESON) configure $(B) '-Dprefix=$(PREFIX)' -Dlibdir=lib
+	@ninja -C $(B) --quiet >/dev/null
+	@DESTDIR='$(DESTDIR)' $(MESON) install -C $(B) --no-rebuild --quiet
 
 clean:
 	rm -rf build build-asan build-tsan build-cov build-fuzz
 
-.PHONY: all help build run check bench lint fuzz install clean
+.PHONY: all help build run check bench lint fuzz install install-files clean

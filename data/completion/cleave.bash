@@ -1,0 +1,39 @@
+# bash completion for cleave. The options are those that `cleave COMMAND --help` lists.
+
+_cleave()
+{
+	local cur=$2 prev=$3 words= IFS=$' \t\n'
+
+	COMPREPLY=()
+	# An equals sign is a word of its own to readline: --cpu=max arrives as three.
+	[[ $cur == = ]] && cur=
+	[[ $prev == = && $COMP_CWORD -ge 2 ]] && prev=${COMP_WORDS[COMP_CWORD - 2]}
+
+	if [[ $COMP_CWORD -eq 1 ]]; then
+		words='run doctor version help'
+	elif [[ ${COMP_WORDS[1]} == help ]]; then
+		words='run doctor'
+	elif [[ ${COMP_WORDS[1]} == doctor ]]; then
+		words='--json --help'
+	elif [[ ${COMP_WORDS[1]} == run ]]; then
+		case $prev in
+		--kernel | --initrd)
+			local IFS=$'\n'
+			compopt -o filenames 2>/dev/null
+			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+			return ;;
+		--cpu) words='host max x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4' ;;
+		--engine) words='auto interp' ;;
+		--console) words='stdio none pty file=' ;;
+		--log) words='error warn info debug' ;;
+		--trace) words='exc int pio mmio irq timer msr cpuid mmu mode block disas regs boot
+			reset guest all' ;;
+		--append | --memory | --cpus) return ;;
+		*) words='--kernel --initrd --append --memory --cpus --cpu --engine --console
+			--debug-exit --no-reboot --stats --log --trace --help' ;;
+		esac
+	fi
+	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+}
+
+complete -F _cleave cleave
