@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 static void sleep_ms(long ms)
@@ -83,8 +84,15 @@ static void rig_down(struct rig *r)
 
 static void type(struct rig *r, const char *text)
 {
+	int left = 1;
+
 	CHECK_EQ(write(r->in[1], text, strlen(text)), (ssize_t)strlen(text));
-	sleep_ms(20);
+	/* Until it was taken, however busy the host is; some of it may have to stay, though. */
+	for (unsigned n = 0; n < 50 && left; n++) {
+		sleep_ms(10);
+		ioctl(r->in[0], FIONREAD, &left);
+	}
+	sleep_ms(50);
 }
 
 TEST(input_goes_to_the_device_as_it_has_room)
@@ -145,7 +153,8 @@ TEST(a_terminals_escape_key_works_behind_a_full_buffer)
 	struct rig r;
 	int master, slave;
 
-	CHECK_EQ(openpty(&master, &slave, NULL, NULL, NULL), 0);
+	if (openpty(&master, &slave, NULL, NULL, NULL) < 0)
+		skip(); /* no /dev/pts here */
 	struct termios tio;
 	tcgetattr(slave, &tio);
 	cfmakeraw(&tio);
