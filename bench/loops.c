@@ -113,7 +113,7 @@ static double now(void)
 static uint64_t in_guest(struct flatcpu *f, loop_fn *fn, uint64_t n)
 {
 	uint64_t at = FLAT_CODE + 64 + (uint64_t)((const uint8_t *)fn - __start_guest_code);
-	uint8_t stub[13] = {0x48, 0xb8, [10] = 0xff, 0xd0, 0xf4}; /* mov rax, at; call rax; hlt */
+	uint8_t stub[13] = { 0x48, 0xb8, [10] = 0xff, 0xd0, 0xf4 }; /* mov rax, at; call rax; hlt */
 
 	store64(stub + 2, at);
 	flat_reset(f, 0);
@@ -133,10 +133,12 @@ int main(void)
 		const char *name;
 		loop_fn *fn;
 		uint64_t n;
-	} loops[] = {{"sieve", sieve, 4000000}, {"crc", crc, 6000000}, {"sort", sort, 200000},
-		     {"list", list, 8000000}};
-	uint8_t *data = mmap(NULL, 16 * MiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-			     0);
+	} loops[] = { { "sieve", sieve, 4000000 },
+		      { "crc", crc, 6000000 },
+		      { "sort", sort, 200000 },
+		      { "list", list, 8000000 } };
+	uint8_t *data =
+		mmap(NULL, 16 * MiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct flatcpu *f = malloc(sizeof(*f));
 	double product = 1;
 

@@ -39,7 +39,7 @@ struct flatcpu {
 
 static inline void flat_seg(struct vcpu *c, unsigned seg, uint16_t sel, uint16_t attr)
 {
-	c->seg[seg] = (struct seg){.limit = 0xffffffff, .sel = sel, .attr = attr};
+	c->seg[seg] = (struct seg){ .limit = 0xffffffff, .sel = sel, .attr = attr };
 }
 
 /* Four levels of 2 MiB pages, one to one. */

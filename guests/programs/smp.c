@@ -50,6 +50,8 @@ int main(void)
 	for (long i = 0; i < n; i++)
 		pthread_join(t[i], NULL);
 	printf("report smp: %s\n", added == n * ROUNDS && swapped == 3LL * n * ROUNDS &&
-					   guarded == n * ROUNDS && handed == 20 ? "adds up" : "lost");
+						   guarded == n * ROUNDS && handed == 20
+					   ? "adds up"
+					   : "lost");
 	return 0;
 }

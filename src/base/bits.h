@@ -14,7 +14,7 @@ typedef uint64_t gva_t; /* guest linear ("virtual") address, segment base includ
 #define MiB (1ull << 20)
 #define GiB (1ull << 30)
 
-#define BIT(n)         (1ull << (n))
+#define BIT(n)	       (1ull << (n))
 #define ARRAY_SIZE(a)  (sizeof(a) / sizeof((a)[0]))
 #define ALIGN_UP(x, a) (((x) + ((a)-1)) & ~((__typeof__(x))(a)-1))
 #define MIN(a, b)      ((a) < (b) ? (a) : (b))

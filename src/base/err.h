@@ -6,7 +6,7 @@
 
 /* Lives on the caller's stack. Every function that takes one accepts NULL. */
 struct err {
-	int code;          /* positive errno */
+	int code;	   /* positive errno */
 	char msg[ERR_LEN]; /* one sentence without a full stop or newline */
 };
 

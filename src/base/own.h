@@ -17,7 +17,7 @@ static inline void own_close(const int *fd)
 }
 
 #define AUTO_FREE __attribute__((cleanup(own_free)))
-#define AUTO_FD   __attribute__((cleanup(own_close)))
+#define AUTO_FD	  __attribute__((cleanup(own_close)))
 
 /* Take the value out of a local: the local no longer owns it. */
 #define move_ptr(pp)                                                                               \

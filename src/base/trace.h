@@ -20,36 +20,36 @@ struct err;
 
 /*   id       name       what it shows */
 #define TRACE_POINTS(X)                                                                            \
-	X(EXC,    "exc",     "exceptions that guest code raises")                                  \
-	X(INT,    "int",     "interrupts, NMIs and software interrupts delivered to a CPU")        \
-	X(PIO,    "pio",     "port I/O")                                                           \
-	X(MMIO,   "mmio",    "memory-mapped I/O")                                                  \
-	X(IRQ,    "irq",     "interrupt wires and messages between devices and controllers")       \
-	X(TIMER,  "timer",   "timers armed and fired")                                             \
-	X(MSR,    "msr",     "RDMSR and WRMSR")                                                    \
-	X(CPUID,  "cpuid",   "CPUID")                                                              \
-	X(MMU,    "mmu",     "page walks, control register loads and TLB flushes")                 \
-	X(MODE,   "mode",    "changes of the CPU's mode")                                          \
-	X(BLOCK,  "block",   "entries into blocks of guest code")                                  \
-	X(DISAS,  "disas",   "every guest instruction")                                            \
-	X(REGS,   "regs",    "registers with every guest instruction")                             \
-	X(BOOT,   "boot",    "what the loader places where")                                       \
-	X(RESET,  "reset",   "resets, start and end")                                              \
-	X(GUEST,  "guest",   "odd things the guest asked of a device")
+	X(EXC, "exc", "exceptions that guest code raises")                                         \
+	X(INT, "int", "interrupts, NMIs and software interrupts delivered to a CPU")               \
+	X(PIO, "pio", "port I/O")                                                                  \
+	X(MMIO, "mmio", "memory-mapped I/O")                                                       \
+	X(IRQ, "irq", "interrupt wires and messages between devices and controllers")              \
+	X(TIMER, "timer", "timers armed and fired")                                                \
+	X(MSR, "msr", "RDMSR and WRMSR")                                                           \
+	X(CPUID, "cpuid", "CPUID")                                                                 \
+	X(MMU, "mmu", "page walks, control register loads and TLB flushes")                        \
+	X(MODE, "mode", "changes of the CPU's mode")                                               \
+	X(BLOCK, "block", "entries into blocks of guest code")                                     \
+	X(DISAS, "disas", "every guest instruction")                                               \
+	X(REGS, "regs", "registers with every guest instruction")                                  \
+	X(BOOT, "boot", "what the loader places where")                                            \
+	X(RESET, "reset", "resets, start and end")                                                 \
+	X(GUEST, "guest", "odd things the guest asked of a device")
 
 enum trace_point {
 #define X(id, name, what) TRACE_##id,
 	TRACE_POINTS(X)
 #undef X
-	N_TRACE_POINTS
+		N_TRACE_POINTS
 };
 
 extern _Atomic uint32_t trace_mask;
 
 static inline bool trace_on(enum trace_point p)
 {
-	return __builtin_expect(
-		atomic_load_explicit(&trace_mask, memory_order_relaxed) >> p & 1, 0);
+	return __builtin_expect(atomic_load_explicit(&trace_mask, memory_order_relaxed) >> p & 1,
+				0);
 }
 
 /* Write one line "<name> <text>"; no newline in fmt. Call it only under trace_on(p). Any thread;

@@ -7,9 +7,9 @@
 struct err;
 
 /* Exit statuses. A debug exit gives (value << 1) | 1. */
-#define STATUS_OK           0
-#define STATUS_ERROR        1
-#define STATUS_BROKEN       2
+#define STATUS_OK	    0
+#define STATUS_ERROR	    1
+#define STATUS_BROKEN	    2
 #define STATUS_TRIPLE_FAULT 3
 
 /* argv starts at the subcommand's name. Return the exit status. */

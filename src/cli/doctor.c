@@ -20,7 +20,7 @@ static const char usage[] =
 /* The highest x86-64 level whose instructions this CPU has. */
 static const char *cpu_level(void)
 {
-	static const char *const level[] = {"x86-64-v4", "x86-64-v3", "x86-64-v2", "x86-64-v1"};
+	static const char *const level[] = { "x86-64-v4", "x86-64-v3", "x86-64-v2", "x86-64-v1" };
 	struct cpu_model m;
 
 	for (unsigned i = 0; i < 4; i++)
@@ -77,7 +77,8 @@ int cmd_doctor(int argc, char **argv)
 			return 0;
 		}
 		if (strcmp(argv[i], "--json")) {
-			fprintf(stderr, "cleave doctor: unknown option '%s'; try: cleave doctor --json\n",
+			fprintf(stderr,
+				"cleave doctor: unknown option '%s'; try: cleave doctor --json\n",
 				argv[i]);
 			return 1;
 		}

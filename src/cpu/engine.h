@@ -23,7 +23,8 @@ struct engine {
 	/* Get ready to run c; puts its own state in c->engine_state. */
 	int (*init)(struct vcpu *c, struct err *err);
 	void (*fini)(struct vcpu *c);
-	/* Execute until one of the exits. Port and MMIO accesses are done inside through iospace. */
+	/* Execute until one of the exits. Port and MMIO accesses are done inside through iospace.
+	 */
 	enum run_exit (*run)(struct vcpu *c);
 	/* Make struct vcpu whole (pull), or take changes made to it (push). Between two runs. */
 	void (*pull)(struct vcpu *c);

@@ -104,8 +104,8 @@ struct vcpu {
 	/* REG_RAX ... REG_R15, then two slots that make address computation uniform: REG_BLOCK
 	 * holds what an engine adds to RIP-relative displacements, REG_ZERO is always 0. */
 	uint64_t gpr[N_GPR_SLOTS];
-	uint64_t rip;    /* of the instruction that runs next, or that is faulting */
-	uint32_t cc;     /* CF PF AF ZF SF in bits 8-15 as LAHF gives them, OF in bit 0 */
+	uint64_t rip;	      /* of the instruction that runs next, or that is faulting */
+	uint32_t cc;	      /* CF PF AF ZF SF in bits 8-15 as LAHF gives them, OF in bit 0 */
 	uint64_t rflags_rest; /* RFLAGS without the six of cc; see vcpu_rflags() */
 	_Atomic uint32_t kick;
 
@@ -116,29 +116,29 @@ struct vcpu {
 	uint8_t tlb_mode;   /* which TLB: enum tlb_mode */
 	uint8_t mmu_mode;   /* enum mmu_mode */
 	uint8_t long_mode;  /* EFER.LMA */
-	uint8_t code64;     /* 64-bit mode proper */
+	uint8_t code64;	    /* 64-bit mode proper */
 	uint8_t flat_segs;  /* outside 64-bit mode: CS DS ES SS cover 0-4 GiB with base 0, rw */
-	struct tlb *tlb;             /* owned; tlb.h */
-	struct tlb_entry *tlb_now;   /* entries of tlb_mode: tlb.h; follows tlb_select() */
-	uint64_t tlb_asid;           /* low bits of every tag that is valid now */
-	uint64_t code_key;           /* names the mapping rip -> code; changes when it may differ */
+	struct tlb *tlb;    /* owned; tlb.h */
+	struct tlb_entry *tlb_now; /* entries of tlb_mode: tlb.h; follows tlb_select() */
+	uint64_t tlb_asid;	   /* low bits of every tag that is valid now */
+	uint64_t code_key;	   /* names the mapping rip -> code; changes when it may differ */
 
 	/* Index SEG_ES ... SEG_GS, SEG_FLAT (base 0, for engines), SEG_LDTR, SEG_TR. */
 	struct seg seg[N_SEGS];
 	struct dtable gdtr, idtr;
 	uint64_t cr0, cr2, cr3, cr4; /* CR8 is in the APIC */
-	uint64_t pdpte[4];           /* PAE mode's cached PDPTEs */
-	uint64_t dr[8];              /* 0-3, 6, 7 used */
+	uint64_t pdpte[4];	     /* PAE mode's cached PDPTEs */
+	uint64_t dr[8];		     /* 0-3, 6, 7 used */
 
 	struct vcpu_fpu fpu;
 	struct vcpu_msrs msr;
 	_Atomic int64_t tsc_offset; /* guest TSC minus the host's; timers read it */
 
-	uint8_t shadow;         /* SHADOW_STI, SHADOW_MOV_SS: what the last instruction blocked */
-	uint8_t nmi_blocked;    /* until IRET */
-	uint8_t nmi_pending;    /* one NMI waits */
-	uint8_t mp_state;       /* enum mp_state */
-	uint32_t pending_db;    /* DR6 bits of a debug trap due before the next instruction */
+	uint8_t shadow;	     /* SHADOW_STI, SHADOW_MOV_SS: what the last instruction blocked */
+	uint8_t nmi_blocked; /* until IRET */
+	uint8_t nmi_pending; /* one NMI waits */
+	uint8_t mp_state;    /* enum mp_state */
+	uint32_t pending_db; /* DR6 bits of a debug trap due before the next instruction */
 	_Atomic uint8_t sipi_vector;
 
 	/* What a function that returns an enum x86_exc leaves for delivery. */
@@ -154,7 +154,7 @@ struct vcpu {
 	void *apic;
 	struct vcpu_set *set;
 	void (*wake)(struct vcpu *c); /* ends the thread's sleep after HLT; any thread */
-	void *owner; /* the machine's, for wake */
+	void *owner;		      /* the machine's, for wake */
 
 	/* The engine that holds the vCPU, and its own state for it. */
 	const struct engine *engine;
@@ -178,12 +178,12 @@ struct vcpu_set {
 	struct vcpu *v[64];
 };
 
-#define CC_OF   0x0001u
-#define CC_CF   0x0100u
-#define CC_PF   0x0400u
-#define CC_AF   0x1000u
-#define CC_ZF   0x4000u
-#define CC_SF   0x8000u
+#define CC_OF	0x0001u
+#define CC_CF	0x0100u
+#define CC_PF	0x0400u
+#define CC_AF	0x1000u
+#define CC_ZF	0x4000u
+#define CC_SF	0x8000u
 #define CC_MASK (CC_OF | CC_CF | CC_PF | CC_AF | CC_ZF | CC_SF)
 
 /* RFLAGS whole. */

@@ -23,7 +23,7 @@ int codemem_init(struct codemem *m, size_t len, struct err *err)
 		munmap(rw, len);
 		return ret;
 	}
-	*m = (struct codemem){.rw = rw, .rx = rx, .len = len};
+	*m = (struct codemem){ .rw = rw, .rx = rx, .len = len };
 	return 0;
 }
 
@@ -31,5 +31,5 @@ void codemem_fini(struct codemem *m)
 {
 	munmap(m->rw, m->len);
 	munmap((void *)(uintptr_t)m->rx, m->len);
-	*m = (struct codemem){0};
+	*m = (struct codemem){ 0 };
 }

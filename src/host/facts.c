@@ -36,8 +36,7 @@ static void look_memory(struct fact *f)
 
 	sysinfo(&si);
 	f->ok = true;
-	FOUND(f, "%llu MiB, %llu MiB free",
-	      (unsigned long long)si.totalram * si.mem_unit >> 20,
+	FOUND(f, "%llu MiB, %llu MiB free", (unsigned long long)si.totalram * si.mem_unit >> 20,
 	      (unsigned long long)si.freeram * si.mem_unit >> 20);
 }
 
@@ -60,7 +59,8 @@ static void look_userns(struct fact *f)
 	int status = -1;
 
 	if (pid == 0)
-		_exit(unshare(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWNS) ? errno : 0);
+		_exit(unshare(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWNS) ? errno
+											 : 0);
 	if (pid > 0)
 		waitpid(pid, &status, 0);
 	f->ok = pid > 0 && status == 0;
@@ -159,25 +159,25 @@ static const struct {
 	void (*look)(struct fact *f);
 	const char *good, *lack;
 } looks[] = {
-	{"kernel", look_kernel, "the host", ""},
-	{"memory", look_memory, "for guests and their page tables", ""},
-	{"kvm", look_kvm, "hardware-assisted engine, if its speed proves right",
-	 "guests run in software: the interpreter needs nothing of the host"},
-	{"exec-memory", look_exec_memory, "native execution of vector instructions",
-	 "no machine can run: vector instructions are executed from generated code"},
-	{"user-namespaces", look_userns, "containers and helpers without root",
-	 "containers and sandboxed helpers need root"},
-	{"cgroups", look_cgroup, "limits for containers and machines",
-	 "CPU and memory limits cannot be enforced"},
-	{"io_uring", look_io_uring, "fast disk I/O", "disk I/O falls back to threads"},
-	{"tap", look_tap, "networks between guests and host",
-	 "only user-mode networking, by address translation"},
-	{"seccomp", look_seccomp, "machines give up system calls they do not need",
-	 "a machine's process keeps all system calls"},
-	{"landlock", look_landlock, "machines give up files they do not need",
-	 "a machine's process can open what its user can"},
-	{"huge-pages", look_huge, "less TLB pressure for guest memory",
-	 "guest memory access is somewhat slower"},
+	{ "kernel", look_kernel, "the host", "" },
+	{ "memory", look_memory, "for guests and their page tables", "" },
+	{ "kvm", look_kvm, "hardware-assisted engine, if its speed proves right",
+	  "guests run in software: the interpreter needs nothing of the host" },
+	{ "exec-memory", look_exec_memory, "native execution of vector instructions",
+	  "no machine can run: vector instructions are executed from generated code" },
+	{ "user-namespaces", look_userns, "containers and helpers without root",
+	  "containers and sandboxed helpers need root" },
+	{ "cgroups", look_cgroup, "limits for containers and machines",
+	  "CPU and memory limits cannot be enforced" },
+	{ "io_uring", look_io_uring, "fast disk I/O", "disk I/O falls back to threads" },
+	{ "tap", look_tap, "networks between guests and host",
+	  "only user-mode networking, by address translation" },
+	{ "seccomp", look_seccomp, "machines give up system calls they do not need",
+	  "a machine's process keeps all system calls" },
+	{ "landlock", look_landlock, "machines give up files they do not need",
+	  "a machine's process can open what its user can" },
+	{ "huge-pages", look_huge, "less TLB pressure for guest memory",
+	  "guest memory access is somewhat slower" },
 };
 
 size_t host_facts(struct fact facts[MAX_FACTS])
@@ -185,7 +185,7 @@ size_t host_facts(struct fact facts[MAX_FACTS])
 	size_t n = sizeof(looks) / sizeof(looks[0]);
 
 	for (size_t i = 0; i < n; i++) {
-		facts[i] = (struct fact){.id = looks[i].id};
+		facts[i] = (struct fact){ .id = looks[i].id };
 		looks[i].look(&facts[i]);
 		facts[i].meaning = facts[i].ok ? looks[i].good : looks[i].lack;
 	}

@@ -7,7 +7,7 @@
 
 /* One thing that was looked at. */
 struct fact {
-	const char *id;      /* short name, stable, for scripts */
+	const char *id; /* short name, stable, for scripts */
 	bool ok;
 	char found[160];     /* what there is */
 	const char *meaning; /* what the lack means; for good facts what it is used for */

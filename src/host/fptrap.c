@@ -25,7 +25,7 @@ static void on_fpe(int sig, siginfo_t *info, void *context)
 
 void fptrap_install(void)
 {
-	struct sigaction sa = {.sa_sigaction = on_fpe, .sa_flags = SA_SIGINFO};
+	struct sigaction sa = { .sa_sigaction = on_fpe, .sa_flags = SA_SIGINFO };
 
 	sigemptyset(&sa.sa_mask);
 	sigaction(SIGFPE, &sa, NULL);

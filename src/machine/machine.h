@@ -7,12 +7,7 @@
 struct err;
 struct machine;
 
-enum console_kind {
-	CONSOLE_STDIO,
-	CONSOLE_NONE,
-	CONSOLE_FILE,
-	CONSOLE_PTY
-};
+enum console_kind { CONSOLE_STDIO, CONSOLE_NONE, CONSOLE_FILE, CONSOLE_PTY };
 
 /* Everything that a user chooses. Strings are borrowed for the machine's life. */
 struct machine_config {

@@ -37,7 +37,7 @@ int physmap_init(struct physmap *pm, uint64_t ram_bytes, gpa_t hole_base, struct
 	uint64_t low = MIN(ram_bytes, hole_base);
 	void *ram;
 
-	*pm = (struct physmap){.ram_fd = -1, .a20_mask = ~0ull, .ram_bytes = ram_bytes};
+	*pm = (struct physmap){ .ram_fd = -1, .a20_mask = ~0ull, .ram_bytes = ram_bytes };
 	pm->ram_fd = memfd_create("guest-ram", MFD_CLOEXEC);
 	if (pm->ram_fd < 0)
 		return err_set(err, errno, "memory for the guest");
@@ -57,11 +57,11 @@ int physmap_init(struct physmap *pm, uint64_t ram_bytes, gpa_t hole_base, struct
 	if (!pm->pages)
 		goto no_memory;
 	madvise(ram, ram_bytes, MADV_HUGEPAGE);
-	add_region(pm, (struct phys_region){.base = 0, .len = low, .host = pm->ram}, NULL);
+	add_region(pm, (struct phys_region){ .base = 0, .len = low, .host = pm->ram }, NULL);
 	if (ram_bytes > low)
 		add_region(pm,
 			   (struct phys_region){
-				   .base = 4 * GiB, .len = ram_bytes - low, .host = pm->ram + low},
+				   .base = 4 * GiB, .len = ram_bytes - low, .host = pm->ram + low },
 			   NULL);
 	return 0;
 
@@ -80,13 +80,14 @@ void physmap_fini(struct physmap *pm)
 		munmap(pm->ram, pm->ram_bytes);
 	if (pm->ram_fd >= 0)
 		close(pm->ram_fd);
-	*pm = (struct physmap){.ram_fd = -1};
+	*pm = (struct physmap){ .ram_fd = -1 };
 }
 
 int physmap_add_rom(struct physmap *pm, gpa_t base, uint64_t len, uint8_t *host, struct err *err)
 {
 	return add_region(
-		pm, (struct phys_region){.base = base, .len = len, .host = host, .rom = true}, err);
+		pm, (struct phys_region){ .base = base, .len = len, .host = host, .rom = true },
+		err);
 }
 
 uint8_t *physmap_host(const struct physmap *pm, gpa_t gpa, uint64_t len, bool *rom)

@@ -32,7 +32,7 @@ struct page_state {
 	_Atomic uint64_t code_lines; /* bit n: bytes [64n, 64n+64) were decoded as code */
 	_Atomic uint64_t writers;    /* bit n: vCPU n may store with no notice */
 	_Atomic uint32_t code_gen;   /* counts stores that hit decoded code */
-	_Atomic uint8_t dirty;       /* set by every store since the dirty log last read it */
+	_Atomic uint8_t dirty;	     /* set by every store since the dirty log last read it */
 };
 
 struct phys_region {
@@ -46,11 +46,11 @@ struct physmap {
 	struct phys_region region[PHYSMAP_MAX_REGIONS]; /* by base, not overlapping */
 	unsigned n_regions;
 
-	uint8_t *ram;             /* the one mapping; owned */
-	uint64_t ram_bytes;       /* */
-	int ram_fd;               /* memfd behind it; owned */
-	struct page_state *pages; /* one for each page of ram; owned */
-	uint64_t a20_mask;        /* ~0, or ~BIT(20) while the A20 gate is shut */
+	uint8_t *ram;		     /* the one mapping; owned */
+	uint64_t ram_bytes;	     /* */
+	int ram_fd;		     /* memfd behind it; owned */
+	struct page_state *pages;    /* one for each page of ram; owned */
+	uint64_t a20_mask;	     /* ~0, or ~BIT(20) while the A20 gate is shut */
 	_Atomic uint64_t code_drops; /* counts code_gen bumps of all pages, for statistics */
 };
 

@@ -1,5 +1,5 @@
-/* Random bytes as guest code, in every mode, with random descriptor tables and registers: whatever the
- * guest does, the engine comes back.
+/* Random bytes as guest code, in every mode, with random descriptor tables and registers: whatever
+ * the guest does, the engine comes back.
  *
  * Input: mode, 16 bytes of registers, then code; its last part also serves as GDT and IDT.
  */
@@ -10,8 +10,8 @@
 #include <time.h>
 
 #define CODE_MAX  4096u
-#define TABLES    0x8000ull /* GDT, LDT, IDT and TSS point here */
-#define TICK_NS   5000000
+#define TABLES	  0x8000ull /* GDT, LDT, IDT and TSS point here */
+#define TICK_NS	  5000000
 #define MIN_INPUT 24
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -21,7 +21,7 @@ static struct flatcpu f;
 /* Guests may loop: stop them every few milliseconds. */
 static void *watchdog(void *arg)
 {
-	struct timespec t = {.tv_nsec = TICK_NS};
+	struct timespec t = { .tv_nsec = TICK_NS };
 
 	for (;;) {
 		nanosleep(&t, NULL);
@@ -41,7 +41,7 @@ static void start(void)
 
 static void set_seg(unsigned seg, uint64_t base, uint32_t limit, uint16_t attr)
 {
-	f.c.seg[seg] = (struct seg){.base = base, .limit = limit, .sel = 8, .attr = attr};
+	f.c.seg[seg] = (struct seg){ .base = base, .limit = limit, .sel = 8, .attr = attr };
 }
 
 /* All segments alike but for the code bit. */
@@ -59,7 +59,7 @@ static void set_mode(uint8_t mode)
 	switch (mode >> 1 & 7) {
 	case 0:
 	case 1: break; /* 64-bit code */
-	case 2: /* compatibility */
+	case 2:	       /* compatibility */
 		set_segs(~0u, (uint16_t)(ATTR_DB | ATTR_G | (mode & 1 ? ATTR_DPL : 0)));
 		break;
 	case 3: /* 32-bit, no paging */
@@ -111,7 +111,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (r != REG_RSP)
 			c->gpr[r] = data[1 + r] & 0x80 ? FLAT_DATA + data[1 + r] * 16ull
 						       : (uint64_t)(int8_t)(data[1 + r] << 1);
-	c->gdtr = c->idtr = (struct dtable){.base = TABLES, .limit = 0xfff};
+	c->gdtr = c->idtr = (struct dtable){ .base = TABLES, .limit = 0xfff };
 	set_seg(SEG_TR, TABLES, 0x67, data[0] & 0x20 ? 0x8b : 0x83);
 	vcpu_update_mode(c);
 	n = MIN(size - 17, CODE_MAX);

@@ -482,12 +482,12 @@ static void to_x2(void)
 	/* No way back but through off. */
 	CHECK(try_wrmsr(MSR_APIC_BASE, base), 13);
 	x2 = true;
-	CHECK(try_rdmsr(0x80b), 13);	     /* EOI cannot be read */
-	CHECK(try_wrmsr(0x80b, 1), 13);	     /* and takes 0 only */
-	CHECK(try_wrmsr(0x802, 0), 13);	     /* the id cannot be written */
-	CHECK(try_rdmsr(0x80e), 13);	     /* there is no DFR */
+	CHECK(try_rdmsr(0x80b), 13);	/* EOI cannot be read */
+	CHECK(try_wrmsr(0x80b, 1), 13); /* and takes 0 only */
+	CHECK(try_wrmsr(0x802, 0), 13); /* the id cannot be written */
+	CHECK(try_rdmsr(0x80e), 13);	/* there is no DFR */
 	CHECK(try_wrmsr(0x80e, 0), 13);
-	CHECK(try_rdmsr(0x831), 13);	     /* nor a second half of the ICR */
+	CHECK(try_rdmsr(0x831), 13); /* nor a second half of the ICR */
 	CHECK(try_wrmsr(0x828, 1), 13);
 	CHECK(try_wrmsr(0x808, 0x100), 13);
 	CHECK(try_rdmsr(0x83f), 13);

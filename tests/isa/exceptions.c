@@ -43,7 +43,9 @@ static u64 jump_to(u64 rip, u64 rflags)
 {
 	return TRY("mov %%rsp, %%rax\n\tpushq $0\n\tpushq %%rax\n\tpushq %1\n\tpushq $0x38\n\t"
 		   "pushq %0\n\tiretq",
-		   : : "r"(rip), "r"(rflags) : "rax", "memory", "cc");
+		   :
+		   : "r"(rip), "r"(rflags)
+		   : "rax", "memory", "cc");
 }
 
 extern char bp_ud[], bp_ok[];
@@ -76,7 +78,10 @@ static void code_breakpoints(void)
 	/* MOV SS holds back a breakpoint on what follows. */
 	CHECK(TRY("lea 1f(%%rip), %%rax\n\tmov %%rax, %%dr0\n\txor %%eax, %%eax\n\t"
 		  "mov %%eax, %%ss\n1:\tnop\n\tud2",
-		  : : : "rax", "memory"), 6);
+		  :
+		  :
+		  : "rax", "memory"),
+	      6);
 	write_dr7(0x400);
 	/* An access to debug registers with DR7.GD. */
 	write_dr6(0);
@@ -245,7 +250,9 @@ static void step_syscalls(void)
 	CHECK(got.cs, CODE64);
 	/* SYSRET that sets TF traps at its target. */
 	got.vector = NONE;
-	TRY("mov %0, %%rcx\n\tmov $0x102, %%r11d\n\tsysretq", : : "r"(USER(sc_after))
+	TRY("mov %0, %%rcx\n\tmov $0x102, %%r11d\n\tsysretq",
+	    :
+	    : "r"(USER(sc_after))
 	    : "rax", "rcx", "r11", "memory");
 	CHECK(got.vector, 1);
 	CHECK(got.rip, USER(sc_after));
@@ -421,7 +428,10 @@ static void alignment(void)
 	CHECK(user_run(ac_code, 2, 1), 6);
 	/* Not in ring 0. */
 	CHECK(TRY("pushfq\n\torq $0x40000, (%%rsp)\n\tpopfq\n\tmov 1(%0), %%eax\n\tud2",
-		  : : "r"(word) : "rax", "memory", "cc"), 6);
+		  :
+		  : "r"(word)
+		  : "rax", "memory", "cc"),
+	      6);
 	write_cr0(read_cr0() & ~(1ull << 18));
 	CHECK(user_run(ac_code, 2 | AC, 1), 6);
 	/* Vector operands that must be aligned. */
@@ -468,7 +478,11 @@ static void fpu(void)
 	u64 before;
 
 	CHECK(TRY("fninit\n\tfldcw %1\n\tfld1\n\tfldz\n\tfdivrp\n\tlea 1f(%%rip), %0\n"
-		  "1:\tfld1", : "=&r"(before) : "m"(cw) : "rax", "memory"), 16);
+		  "1:\tfld1",
+		  : "=&r"(before)
+		  : "m"(cw)
+		  : "rax", "memory"),
+	      16);
 	CHECK(got.rip, before);
 	CHECK(TRY("fnstsw %%ax\n\tfwait", : : : "rax", "memory"), 16);
 	CHECK(TRY("fnclex\n\tfwait\n\tfninit", : : : "rax", "memory"), NONE);
@@ -476,7 +490,10 @@ static void fpu(void)
 	mxcsr = 0x1d80;
 	CHECK(TRY("ldmxcsr %0\n\tpcmpeqd %%xmm0, %%xmm0\n\tpsrld $25, %%xmm0\n\t"
 		  "pslld $23, %%xmm0\n\txorps %%xmm1, %%xmm1\n\tdivps %%xmm1, %%xmm0",
-		  : : "m"(mxcsr) : "rax", "memory"), 19);
+		  :
+		  : "m"(mxcsr)
+		  : "rax", "memory"),
+	      19);
 	__asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
 	CHECK(mxcsr & 0x3f, 4);
 	write_cr4(read_cr4() & ~0x400ull);
@@ -496,7 +513,10 @@ static void addresses(void)
 
 	CHECK(TRY("mov (%0), %%rax", : : "r"(bad) : "rax", "memory"), 13);
 	CHECK(got.error, 0);
-	CHECK(TRY("mov %0, %%rbp\n\tmov (%%rbp), %%rax", : : "r"(bad) : "rax", "rbp", "memory"),
+	CHECK(TRY("mov %0, %%rbp\n\tmov (%%rbp), %%rax",
+		  :
+		  : "r"(bad)
+		  : "rax", "rbp", "memory"),
 	      12);
 	CHECK(got.error, 0);
 	/* A range that runs out of the canonical half: before its first page is looked at, as the
@@ -506,11 +526,13 @@ static void addresses(void)
 	/* Branches fault where they are. */
 	CHECK(TRY("lea 1f(%%rip), %0\n1:\tjmp *%1", : "=&r"(at) : "r"(bad) : "rax", "memory"), 13);
 	CHECK(got.rip, at);
-	CHECK(TRY("lea 1f(%%rip), %0\n\tpush %1\n1:\tret", : "=&r"(at) : "r"(bad)
-		  : "rax", "memory"), 13);
-	CHECK(got.rip, at);
-	CHECK(TRY("lea 1f(%%rip), %0\n1:\tcall *%1", : "=&r"(at) : "r"(bad) : "rax", "memory"),
+	CHECK(TRY("lea 1f(%%rip), %0\n\tpush %1\n1:\tret",
+		  : "=&r"(at)
+		  : "r"(bad)
+		  : "rax", "memory"),
 	      13);
+	CHECK(got.rip, at);
+	CHECK(TRY("lea 1f(%%rip), %0\n1:\tcall *%1", : "=&r"(at) : "r"(bad) : "rax", "memory"), 13);
 	CHECK(got.rip, at);
 	CHECK(got.rsp, resume_rsp);
 	CHECK(jump_to(bad, 2), 13);
@@ -523,8 +545,10 @@ static void addresses(void)
 	CHECK(TRY(".byte 0xf0\n\tmov (%0), %%eax", : : "r"(bad) : "rax", "memory"), 6);
 	/* Beyond the IDT. */
 	extern u8 idt64[];
-	struct { u16 limit; u64 base; } __attribute__((packed)) idtr = { 0x5f * 16 + 15,
-									 (u64)idt64 };
+	struct {
+		u16 limit;
+		u64 base;
+	} __attribute__((packed)) idtr = { 0x5f * 16 + 15, (u64)idt64 };
 
 	__asm__ volatile("lidt %0" : : "m"(idtr));
 	CHECK(TRY("int $0x60", : : : "rax", "memory"), 13);

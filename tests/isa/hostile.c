@@ -26,9 +26,11 @@ static u64 next(struct random *r)
  * controller, port 92, debug exit, reset control, PM1 control. */
 static bool is_deadly(unsigned port, unsigned size)
 {
-	static const struct { u16 first, last; } deadly[] = {
-		{ 0x60, 0x60 }, { 0x64, 0x64 }, { 0x92, 0x92 }, { 0xf4, 0xf7 }, { 0xcf9, 0xcf9 },
-		{ 0x604, 0x607 },
+	static const struct {
+		u16 first, last;
+	} deadly[] = {
+		{ 0x60, 0x60 }, { 0x64, 0x64 },	  { 0x92, 0x92 },
+		{ 0xf4, 0xf7 }, { 0xcf9, 0xcf9 }, { 0x604, 0x607 },
 	};
 
 	if (port == 0xcf8 && size == 4)
@@ -41,8 +43,8 @@ static bool is_deadly(unsigned port, unsigned size)
 
 static u16 some_port(u64 r)
 {
-	static const u16 bases[] = { 0x20, 0xa0, 0x40, 0x60, 0x70, 0x80, 0x3f8, 0x4d0, 0x600, 0x608,
-				     0x620, 0xcf8, 0xcfc, 0xf0, 0x92, 0xfffc };
+	static const u16 bases[] = { 0x20,  0xa0,  0x40,  0x60,	 0x70,	0x80, 0x3f8, 0x4d0,
+				     0x600, 0x608, 0x620, 0xcf8, 0xcfc, 0xf0, 0x92,  0xfffc };
 
 	return r & 0x10 ? (u16)(bases[r & 15] + (r >> 8 & 15)) : (u16)(r >> 8);
 }
@@ -83,8 +85,8 @@ static void ports(struct random *r)
 
 static u64 some_hole(u64 r)
 {
-	static const u64 holes[] = { 0xa0000,	 0xe0000000, 0xe0000000, 0xfec00000, 0xfee00000,
-				     0xfed00000, 0xc0000000, 0xfffff000 };
+	static const u64 holes[] = { 0xa0000,	 0xe0000000, 0xe0000000, 0xfec00000,
+				     0xfee00000, 0xfed00000, 0xc0000000, 0xfffff000 };
 	u64 base = holes[r & 7];
 
 	if (base == 0xe0000000)
@@ -126,14 +128,22 @@ static void holes(struct random *r)
 		case 1: *(volatile u16 *)p = (u16)v; break;
 		case 2: *(volatile u32 *)p = v; break;
 		case 3: *(volatile u64 *)p = v; break;
-		case 4: __asm__ volatile("lock addl %0, (%1)" : : "r"(v), "r"(p) : "memory", "cc"); break;
-		case 5: __asm__ volatile("xchgq %0, (%1)" : : "r"((u64)v), "r"(p) : "memory"); break;
+		case 4:
+			__asm__ volatile("lock addl %0, (%1)" : : "r"(v), "r"(p) : "memory", "cc");
+			break;
+		case 5:
+			__asm__ volatile("xchgq %0, (%1)" : : "r"((u64)v), "r"(p) : "memory");
+			break;
 		case 6:
-			__asm__ volatile("lock cmpxchg8b (%0)" : : "r"(p)
+			__asm__ volatile("lock cmpxchg8b (%0)"
+					 :
+					 : "r"(p)
 					 : "rax", "rbx", "rcx", "rdx", "memory", "cc");
 			break;
 		case 7:
-			__asm__ volatile("lock cmpxchg16b (%0)" : : "r"((u64)p & ~15ull)
+			__asm__ volatile("lock cmpxchg16b (%0)"
+					 :
+					 : "r"((u64)p & ~15ull)
 					 : "rax", "rbx", "rcx", "rdx", "memory", "cc");
 			break;
 		case 8: __asm__ volatile("movdqu %%xmm0, (%0)" : : "r"(p) : "memory"); break;
@@ -163,10 +173,16 @@ static void holes(struct random *r)
 			__asm__ volatile("rep stosq" : "+D"(d), "+c"(count) : "a"(v) : "memory");
 			break;
 		}
-		case 15: __asm__ volatile("bts %1, (%0)" : : "r"(p), "r"(v & 255) : "memory", "cc"); break;
+		case 15:
+			__asm__ volatile("bts %1, (%0)" : : "r"(p), "r"(v & 255) : "memory", "cc");
+			break;
 		case 16: __asm__ volatile("sgdt (%0)" : : "r"(p) : "memory"); break;
-		case 17: __asm__ volatile("fnsave (%0)\n\tfnstenv (%0)" : : "r"(p) : "memory"); break;
-		case 18: __asm__ volatile("clflush (%0)\n\tprefetcht0 (%0)" : : "r"(p) : "memory"); break;
+		case 17:
+			__asm__ volatile("fnsave (%0)\n\tfnstenv (%0)" : : "r"(p) : "memory");
+			break;
+		case 18:
+			__asm__ volatile("clflush (%0)\n\tprefetcht0 (%0)" : : "r"(p) : "memory");
+			break;
 		case 19: __asm__ volatile("maskmovdqu %%xmm1, %%xmm0" : : "D"(p) : "memory"); break;
 		default: v = *(volatile u32 *)p;
 		}
@@ -183,8 +199,10 @@ __asm__("lost_frame:\n"
 
 extern u8 stubs64[];
 
-static const u64 addresses[] = { 0xc0000000, 0xd1234000,  0xe0000000,   0xfec00000,  0xfee00000,
-				 0xfffff000, 0x100000000, 0x4000000000, 0x7fffffe000, 0xfffffffff000 };
+static const u64 addresses[] = {
+	0xc0000000, 0xd1234000,	 0xe0000000,   0xfec00000,   0xfee00000,
+	0xfffff000, 0x100000000, 0x4000000000, 0x7fffffe000, 0xfffffffff000
+};
 #define N_ADDRESSES (sizeof(addresses) / sizeof(addresses[0]))
 
 static void page_tables(struct random *r)
@@ -230,7 +248,9 @@ static void stacks_and_code(void)
 		if (apic)
 			continue;
 		TRY("lea 0x800(%0), %%rsp\n\tpush %0\n\tpop %%rax\n\tpushfq\n\tpopq %%rax\n\t"
-		    "call 1f\n1:\tenter $8, $3\n\tleave\n\tret", : : "r"(va)
+		    "call 1f\n1:\tenter $8, $3\n\tleave\n\tret",
+		    :
+		    : "r"(va)
 		    : "rax", "rbp", "memory", "cc");
 		TRY("lea 0x800(%0), %%rsp\n\tiretq", : : "r"(va) : "rax", "memory", "cc");
 		TRY("lea 0x800(%0), %%rsp\n\tlretq", : : "r"(va) : "rax", "memory", "cc");
@@ -241,7 +261,10 @@ static void stacks_and_code(void)
 		TRY("ud2", : : "r"(0) : "rax", "memory");
 		gate(6, stubs64 + 16 * 6, 0x8e, 2);
 		/* A GDT whose first half is in memory: the code segments. */
-		struct { u16 limit; u64 base; } __attribute__((packed)) old, gdtr;
+		struct {
+			u16 limit;
+			u64 base;
+		} __attribute__((packed)) old, gdtr;
 		static u8 page[4096] __attribute__((aligned(4096)));
 
 		__asm__ volatile("sgdt %0" : "=m"(old));
@@ -253,7 +276,9 @@ static void stacks_and_code(void)
 		for (u32 sel = 0x40; sel < 0x200; sel += 8) {
 			TRY("mov %0, %%es", : : "r"(sel) : "rax", "memory");
 			TRY("mov %0, %%fs", : : "r"(sel + 3) : "rax", "memory");
-			TRY("verr %w0\n\tlar %0, %%eax\n\tlsl %0, %%eax", : : "r"(sel)
+			TRY("verr %w0\n\tlar %0, %%eax\n\tlsl %0, %%eax",
+			    :
+			    : "r"(sel)
 			    : "rax", "memory", "cc");
 			TRY("ltr %w0", : : "r"(sel) : "rax", "memory");
 			TRY("lldt %w0", : : "r"(sel) : "rax", "memory");
@@ -276,7 +301,8 @@ static void registers(struct random *r)
 {
 	for (unsigned n = 0; n < 20000; n++) {
 		u64 x = next(r);
-		static const u32 bases[] = { 0, 0xc0000080, 0x200, 0x400, 0x800, 0x170, 0xc0010000, 0x6e0 };
+		static const u32 bases[] = { 0,	    0xc0000080, 0x200,	    0x400,
+					     0x800, 0x170,	0xc0010000, 0x6e0 };
 		u32 msr = bases[x & 7] + (x >> 8 & 0x3f), out[4];
 
 		try_rdmsr(msr);
@@ -318,7 +344,8 @@ static void random_code(struct random *r)
 		for (unsigned i = 0; i < 64; i += 8)
 			*(u64 *)(code + i) = next(r);
 		if (n & 1)
-			code[0] = (u8[]){ 0xf3, 0xc4, 0xc5, 0x62, 0x66, 0x48, 0xf0, 0x0f }[n / 2 % 8];
+			code[0] =
+				(u8[]){ 0xf3, 0xc4, 0xc5, 0x62, 0x66, 0x48, 0xf0, 0x0f }[n / 2 % 8];
 		user_run((void *)(VA - USER_BASE), 0x202 | (n % 16 == 0 ? 0x100 : 0),
 			 n & 2 ? VA + 0x1800 : VA + 0x2000);
 		if (got.vector >= 32)

@@ -3,20 +3,20 @@
  */
 #include "lib/long.h"
 
-#define VA	0x10000000000ull /* of pages of its own */
-#define P	1
-#define W	2
-#define U	4
-#define A	0x20
-#define D	0x40
-#define PS	0x80
-#define G	0x100
-#define NX	(1ull << 63)
-#define PF_P	1
-#define PF_W	2
-#define PF_U	4
-#define PF_RSVD 8
-#define PF_I	0x10
+#define VA	  0x10000000000ull /* of pages of its own */
+#define P	  1
+#define W	  2
+#define U	  4
+#define A	  0x20
+#define D	  0x40
+#define PS	  0x80
+#define G	  0x100
+#define NX	  (1ull << 63)
+#define PF_P	  1
+#define PF_W	  2
+#define PF_U	  4
+#define PF_RSVD	  8
+#define PF_I	  0x10
 #define CR4_PGE	  (1 << 7)
 #define CR4_PCIDE (1 << 17)
 #define CR4_SMEP  (1 << 20)
@@ -148,7 +148,10 @@ static void smep_smap(void)
 	fault(PF_P | PF_W, VA);
 	CHECK(fetch(VA), NONE);
 	__asm__ volatile("stac" : : : "memory", "cc");
-	CHECK(TRY("stac\n\tmovb (%0), %%al\n\tmovb $1, 8(%0)\n\tclac", : : "r"(VA) : "rax", "memory"),
+	CHECK(TRY("stac\n\tmovb (%0), %%al\n\tmovb $1, 8(%0)\n\tclac",
+		  :
+		  : "r"(VA)
+		  : "rax", "memory"),
 	      NONE);
 	__asm__ volatile("clac" : : : "memory", "cc");
 	CHECK(load(VA), 14);
@@ -158,7 +161,10 @@ static void smep_smap(void)
 	fault(PF_P | PF_W, VA + 8);
 	/* Implicit accesses heed no AC: a GDT of which the kernel's code segment is in a page of
 	 * ring 0, and what follows it in a user page. */
-	struct { u16 limit; u64 base; } __attribute__((packed)) old, gdtr;
+	struct {
+		u16 limit;
+		u64 base;
+	} __attribute__((packed)) old, gdtr;
 
 	__asm__ volatile("sgdt %0" : "=m"(old));
 	map(VA, (u64)frame[2], P | W);
@@ -167,8 +173,11 @@ static void smep_smap(void)
 	memcpy(frame[3], (u8 *)old.base + 0x40, old.limit + 1u - 0x40);
 	gdtr.limit = old.limit;
 	gdtr.base = VA + 0x1000 - 0x40;
-	CHECK(TRY("lgdt %0\n\tstac\n\tverr %w1", : : "m"(gdtr), "r"(CODE64_3)
-		  : "rax", "memory", "cc"), 14);
+	CHECK(TRY("lgdt %0\n\tstac\n\tverr %w1",
+		  :
+		  : "m"(gdtr), "r"(CODE64_3)
+		  : "rax", "memory", "cc"),
+	      14);
 	__asm__ volatile("lgdt %0" : : "m"(old));
 	fault(PF_P, VA + 0x1000);
 	write_cr4(read_cr4() & ~(u64)CR4_SMAP);
@@ -200,7 +209,10 @@ static void accessed(void)
 	/* A comparison that fails still writes. */
 	map(VA, (u64)frame[0], P | W);
 	CHECK(TRY("movl $1, (%1)\n\tmovl $2, %%eax\n\tlock cmpxchgl %%eax, (%0)",
-		  : : "r"(VA), "r"(frame[0]) : "rax", "memory", "cc"), NONE);
+		  :
+		  : "r"(VA), "r"(frame[0])
+		  : "rax", "memory", "cc"),
+	      NONE);
 	CHECK(*pte & D, D);
 	/* A store that faults sets no D. */
 	map(VA, (u64)frame[0], P);
@@ -213,12 +225,18 @@ static void accessed(void)
 	CHECK(*pte & (A | D), A);
 	/* A store by REP, and by the stack. */
 	map(VA, (u64)frame[0], P | W);
-	CHECK(TRY("mov %0, %%rdi\n\tmov $512, %%ecx\n\trep stosq", : : "r"(VA)
-		  : "rax", "rcx", "rdi", "memory"), NONE);
+	CHECK(TRY("mov %0, %%rdi\n\tmov $512, %%ecx\n\trep stosq",
+		  :
+		  : "r"(VA)
+		  : "rax", "rcx", "rdi", "memory"),
+	      NONE);
 	CHECK(*pte & D, D);
 	map(VA, (u64)frame[0], P | W);
 	CHECK(TRY("mov %%rsp, %%rcx\n\tlea 64(%0), %%rsp\n\tpush %%rax\n\tmov %%rcx, %%rsp",
-		  : : "r"(VA) : "rax", "rcx", "memory"), NONE);
+		  :
+		  : "r"(VA)
+		  : "rax", "rcx", "memory"),
+	      NONE);
 	CHECK(*pte & D, D);
 }
 
@@ -246,7 +264,10 @@ static void crossing(void)
 	/* Both fine and far apart. */
 	map(VA, (u64)frame[3], P | W);
 	CHECK(TRY("movq %1, -3(%0)\n\tmovq -3(%0), %%rax\n\tcmpq %1, %%rax\n\tje 1f\n\tud2\n1:",
-		  : : "r"(VA + 0x1000), "r"(0x1122334455667788) : "rax", "memory", "cc"), NONE);
+		  :
+		  : "r"(VA + 0x1000), "r"(0x1122334455667788)
+		  : "rax", "memory", "cc"),
+	      NONE);
 	CHECK(frame[3][0xffd], 0x88);
 	CHECK(frame[3][0xfff], 0x66);
 	CHECK(frame[1][0], 0x55);
@@ -283,15 +304,27 @@ static void crossing(void)
 	CHECK(TRY("mov -8(%0), %%rax", : : "r"(0x800000000000) : "rax", "memory"), NONE);
 	CHECK(TRY("mov -4(%0), %%rax", : : "r"(0x800000000000) : "rax", "memory"), 13);
 	CHECK(got.error, 0);
-	CHECK(TRY("mov -4(%0), %%eax\n\tmov -1(%0), %%eax", : : "r"(0x800000000000)
-		  : "rax", "memory"), 13);
-	CHECK(TRY("mov %0, %%rsp\n\tpop %%rax\n\tpop %%rax", : : "r"(0x7ffffffffff8)
-		  : "rax", "memory"), 12);
-	CHECK(TRY("mov %0, %%rbp\n\tmov (%%rbp), %%rax", : : "r"(1ull << 63)
-		  : "rax", "rbp", "memory"), 12);
+	CHECK(TRY("mov -4(%0), %%eax\n\tmov -1(%0), %%eax",
+		  :
+		  : "r"(0x800000000000)
+		  : "rax", "memory"),
+	      13);
+	CHECK(TRY("mov %0, %%rsp\n\tpop %%rax\n\tpop %%rax",
+		  :
+		  : "r"(0x7ffffffffff8)
+		  : "rax", "memory"),
+	      12);
+	CHECK(TRY("mov %0, %%rbp\n\tmov (%%rbp), %%rax",
+		  :
+		  : "r"(1ull << 63)
+		  : "rax", "rbp", "memory"),
+	      12);
 	/* 64-bit mode ignores the prefix: it is still the stack's. */
-	CHECK(TRY("mov %0, %%rbp\n\tmov %%ds:(%%rbp), %%rax", : : "r"(1ull << 63)
-		  : "rax", "rbp", "memory"), 12);
+	CHECK(TRY("mov %0, %%rbp\n\tmov %%ds:(%%rbp), %%rax",
+		  :
+		  : "r"(1ull << 63)
+		  : "rax", "rbp", "memory"),
+	      12);
 }
 
 /* --- large pages --- */

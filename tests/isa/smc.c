@@ -12,7 +12,10 @@ static u32 call(void *p)
 {
 	u32 v;
 
-	__asm__ volatile("call *%1" : "=a"(v) : "r"(p) : "rcx", "rdx", "rsi", "rdi", "memory", "cc");
+	__asm__ volatile("call *%1"
+			 : "=a"(v)
+			 : "r"(p)
+			 : "rcx", "rdx", "rsi", "rdi", "memory", "cc");
 	return v;
 }
 
@@ -107,20 +110,26 @@ static void by_data(void)
 	*(volatile u64 *)(code[0]) = 0x9090c355667788b8;
 	CHECK(call(code[0]), 0x55667788);
 	write_cr4(read_cr4() | 0x600);
-	__asm__ volatile("movdqu (%0), %%xmm0\n\tmovdqu %%xmm0, (%1)\n\t" : : "r"("\xb8\1\2\3\4\xc3..........."),
-			 "r"(code[0]) : "memory");
+	__asm__ volatile("movdqu (%0), %%xmm0\n\tmovdqu %%xmm0, (%1)\n\t"
+			 :
+			 : "r"("\xb8\1\2\3\4\xc3..........."), "r"(code[0])
+			 : "memory");
 	CHECK(call(code[0]), 0x4030201);
 	__asm__ volatile("xchg %0, (%1)" : : "r"(0x0102030405060708), "r"(code[1]) : "memory");
 	returns(code[1], 3);
 	CHECK(call(code[1]), 3);
-	__asm__ volatile("lock cmpxchgl %1, (%2)" : : "a"(*(u32 *)code[1]), "r"(0x000007b8), "r"(code[1])
+	__asm__ volatile("lock cmpxchgl %1, (%2)"
+			 :
+			 : "a"(*(u32 *)code[1]), "r"(0x000007b8), "r"(code[1])
 			 : "memory", "cc");
 	CHECK(call(code[1]), 7);
 	/* PUSH into code. */
 	u64 word = 0x9090c300000009b8;
 
 	__asm__ volatile("mov %%rsp, %%rcx\n\tlea 8(%1), %%rsp\n\tpush %0\n\tmov %%rcx, %%rsp"
-			 : : "r"(word), "r"(code[1]) : "rcx", "memory");
+			 :
+			 : "r"(word), "r"(code[1])
+			 : "rcx", "memory");
 	CHECK(call(code[1]), 9);
 }
 
@@ -203,7 +212,9 @@ static void by_rep(void)
 		CHECK(call(code[0]), n);
 		d = code[0];
 		count = 512;
-		__asm__ volatile("rep stosq" : "+D"(d), "+c"(count) : "a"(0xc300000000b8ull | (u64)n << 8)
+		__asm__ volatile("rep stosq"
+				 : "+D"(d), "+c"(count)
+				 : "a"(0xc300000000b8ull | (u64)n << 8)
 				 : "memory");
 		CHECK(call(code[0]), n);
 	}
@@ -222,7 +233,9 @@ static void by_steps(void)
 
 		__asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq; call next_insn; "
 				 "pushfq; andl $~0x100, (%%rsp); popfq"
-				 : "=a"(got_v) : "D"(v) : "memory", "cc");
+				 : "=a"(got_v)
+				 : "D"(v)
+				 : "memory", "cc");
 		CHECK(got_v, v);
 	}
 	handler[1] = NULL;

@@ -192,30 +192,39 @@ static void count(unsigned id)
 			old = shared.cas;
 			__asm__ volatile("lock cmpxchgl %3, %0\n\tsete %2"
 					 : "+m"(shared.cas), "+a"(old), "=q"(ok)
-					 : "r"(old + 3) : "memory", "cc");
+					 : "r"(old + 3)
+					 : "memory", "cc");
 		} while (!ok);
 		/* Over a cache line's border. */
-		__asm__ volatile("lock addl $2, %0" : "+m"(*(u32 *)(shared.bytes + 30))
-				 : : "memory", "cc");
+		__asm__ volatile("lock addl $2, %0"
+				 : "+m"(*(u32 *)(shared.bytes + 30))
+				 :
+				 : "memory", "cc");
 		lo = 0;
 		hi = 0;
 		do {
 			__asm__ volatile("mov %%rax, %%rbx\n\tmov %%rdx, %%rcx\n\tadd $1, %%rbx\n\t"
 					 "adc $1, %%rcx\n\tlock cmpxchg16b %0\n\tsete %3"
 					 : "+m"(shared.wide), "+a"(lo), "+d"(hi), "=&r"(ok)
-					 : : "rbx", "rcx", "memory", "cc");
+					 :
+					 : "rbx", "rcx", "memory", "cc");
 		} while (!ok);
 		/* A spinlock by XCHG, which locks by itself; a plain store frees it. */
 		do {
 			old = 1;
-			__asm__ volatile("xchgl %1, %0" : "+m"(shared.lock), "+r"(old) : : "memory");
+			__asm__ volatile("xchgl %1, %0"
+					 : "+m"(shared.lock), "+r"(old)
+					 :
+					 : "memory");
 		} while (old);
 		shared.guarded++;
 		__asm__ volatile("movl $0, %0" : "=m"(shared.lock) : : "memory");
 		u64 bit = id * 64 + n % 64;
 
 		__asm__ volatile("lock btc %1, %0\n\tsetc %2"
-				 : "+m"(shared.bits), "+r"(bit), "=q"(ok) : : "memory", "cc");
+				 : "+m"(shared.bits), "+r"(bit), "=q"(ok)
+				 :
+				 : "memory", "cc");
 		CHECK(ok, n / 64 % 2);
 	}
 }
@@ -244,7 +253,9 @@ static u32 seen[MAX_CPUS][RUNS];
 
 static void load2(u32 *a, u32 *b, u32 *ra, u32 *rb)
 {
-	__asm__ volatile("movl %2, %0\n\tmovl %3, %1" : "=&r"(*ra), "=&r"(*rb) : "m"(*a), "m"(*b)
+	__asm__ volatile("movl %2, %0\n\tmovl %3, %1"
+			 : "=&r"(*ra), "=&r"(*rb)
+			 : "m"(*a), "m"(*b)
 			 : "memory");
 }
 
@@ -256,8 +267,10 @@ static void message_passing(unsigned id)
 	barrier();
 	for (unsigned n = 0; n < RUNS; n++) {
 		if (id == 0) {
-			__asm__ volatile("movl $1, %0\n\tmovl $1, %1" : "=m"(var[n].x),
-					 "=m"(var[n].y) : : "memory");
+			__asm__ volatile("movl $1, %0\n\tmovl $1, %1"
+					 : "=m"(var[n].x), "=m"(var[n].y)
+					 :
+					 : "memory");
 			continue;
 		}
 		load2(&var[n].y, &var[n].x, &a, &b);
@@ -274,11 +287,15 @@ static void store_buffering(unsigned id)
 		u32 *mine = id ? &var[n].y : &var[n].x, *other = id ? &var[n].x : &var[n].y;
 
 		if (n & 1)
-			__asm__ volatile("movl $1, %1\n\tmfence\n\tmovl %2, %0" : "=r"(r), "=m"(*mine)
-					 : "m"(*other) : "memory");
+			__asm__ volatile("movl $1, %1\n\tmfence\n\tmovl %2, %0"
+					 : "=r"(r), "=m"(*mine)
+					 : "m"(*other)
+					 : "memory");
 		else
 			__asm__ volatile("movl $1, %1\n\tlock orl $0, (%%rsp)\n\tmovl %2, %0"
-					 : "=r"(r), "=m"(*mine) : "m"(*other) : "memory", "cc");
+					 : "=r"(r), "=m"(*mine)
+					 : "m"(*other)
+					 : "memory", "cc");
 		seen[id][n] = r;
 	}
 }
@@ -291,7 +308,9 @@ static void load_buffering(unsigned id)
 	for (unsigned n = 0; n < RUNS && id < 2; n++) {
 		u32 *mine = id ? &var[n].y : &var[n].x, *other = id ? &var[n].x : &var[n].y;
 
-		__asm__ volatile("movl %2, %0\n\tmovl $1, %1" : "=&r"(r), "=m"(*mine) : "m"(*other)
+		__asm__ volatile("movl %2, %0\n\tmovl $1, %1"
+				 : "=&r"(r), "=m"(*mine)
+				 : "m"(*other)
 				 : "memory");
 		seen[id][n] = r;
 	}

@@ -64,9 +64,9 @@ USER_CODE(u_verw, "mov $0x23, %eax; verw %ax; lar %eax, %ecx; lsl %eax, %ecx");
 
 static void privileged(void)
 {
-	static char *const gp[] = { u_lgdt, u_lmsw, u_rdmsr, u_wrmsr, u_hlt, u_clts, u_invlpg,
-				    u_wbinvd, u_invd, u_cr0, u_cr3, u_cr8, u_dr7, u_swapgs, u_ltr,
-				    u_lldt, u_cli, u_in, u_outs, u_rdpmc, u_sysret };
+	static char *const gp[] = { u_lgdt,   u_lmsw, u_rdmsr, u_wrmsr, u_hlt,	u_clts,	 u_invlpg,
+				    u_wbinvd, u_invd, u_cr0,   u_cr3,	u_cr8,	u_dr7,	 u_swapgs,
+				    u_ltr,    u_lldt, u_cli,   u_in,	u_outs, u_rdpmc, u_sysret };
 	static char *const store[] = { u_sgdt, u_sidt, u_sldt, u_str, u_smsw };
 
 	for (unsigned i = 0; i < sizeof(gp) / sizeof(gp[0]); i++) {
@@ -91,7 +91,11 @@ static void privileged(void)
 			CHECK(got.rip, USER(store[i]));
 		}
 		/* Ring 0 is free. */
-		CHECK(TRY("smsw %%eax\n\tstr %%ax\n\tsldt %%ax", : : "r"(0) : "rax", "memory"), NONE);
+		CHECK(TRY("smsw %%eax\n\tstr %%ax\n\tsldt %%ax",
+			  :
+			  : "r"(0)
+			  : "rax", "memory"),
+		      NONE);
 		write_cr4(read_cr4() & ~(u64)CR4_UMIP);
 	}
 	if (f7[1] >> 20 & 1)
@@ -112,8 +116,9 @@ static void privileged(void)
 
 static void registers(void)
 {
-	static const u32 absent[] = { 2, 0x20, 0x1c, 0xc0000085, 0xc0000104, 0x40000000, 0xffffffff,
-				      0x12345678, 0x480, 0xc0010114, 0x810000 };
+	static const u32 absent[] = { 2,	  0x20,	      0x1c,	  0xc0000085,
+				      0xc0000104, 0x40000000, 0xffffffff, 0x12345678,
+				      0x480,	  0xc0010114, 0x810000 };
 	u64 efer = rdmsr(MSR_EFER), v;
 
 	for (unsigned i = 0; i < sizeof(absent) / 4; i++) {
@@ -125,8 +130,10 @@ static void registers(void)
 	u64 ax = 0x1111222233334444, dx = 0x5555666677778888;
 
 	got.vector = NONE;
-	TRY("mov %2, %%rax\n\trdmsr\n\tmov %%rax, %0", : "+r"(ax), "+d"(dx)
-	    : "r"(ax), "c"(0x12345678) : "rax", "memory");
+	TRY("mov %2, %%rax\n\trdmsr\n\tmov %%rax, %0",
+	    : "+r"(ax), "+d"(dx)
+	    : "r"(ax), "c"(0x12345678)
+	    : "rax", "memory");
 	CHECK(got.vector, 13);
 	CHECK(dx, 0x5555666677778888);
 	/* EFER: LMA is not written; unknown bits are #GP; LME not under paging. */
@@ -136,8 +143,8 @@ static void registers(void)
 	CHECK(try_wrmsr(MSR_EFER, efer | 1ull << 40), 13);
 	CHECK(rdmsr(MSR_EFER), efer);
 	/* Canonical addresses only. */
-	static const u32 canonical[] = { LSTAR, 0xc0000083, FS_BASE, GS_BASE, KERNEL_GS, 0x175,
-					 0x176 };
+	static const u32 canonical[] = { LSTAR,	    0xc0000083, FS_BASE, GS_BASE,
+					 KERNEL_GS, 0x175,	0x176 };
 	for (unsigned i = 0; i < 7; i++) {
 		v = rdmsr(canonical[i]);
 		CHECK(try_wrmsr(canonical[i], BAD), 13);
@@ -174,9 +181,9 @@ static void registers(void)
 	CHECK(TRY("mov %%cr5, %%rax", : : "r"(0) : "rax", "memory"), 6);
 	CHECK(try_cr0(read_cr0() | 1ull << 32), 13);
 	CHECK(try_cr0((read_cr0() | 1 << 29) & ~(1ull << 30)), 13); /* NW without CD */
-	CHECK(try_cr0(read_cr0() & ~1ull), 13);	   /* PG without PE */
-	CHECK(try_cr4(read_cr4() & ~0x20ull), 13); /* PAE in long mode */
-	CHECK(try_cr4(read_cr4() | 1 << 13), 13);  /* VMXE */
+	CHECK(try_cr0(read_cr0() & ~1ull), 13);			    /* PG without PE */
+	CHECK(try_cr4(read_cr4() & ~0x20ull), 13);		    /* PAE in long mode */
+	CHECK(try_cr4(read_cr4() | 1 << 13), 13);		    /* VMXE */
 	CHECK(try_cr4(read_cr4() | 1ull << 40), 13);
 }
 
@@ -188,7 +195,9 @@ USER_CODE(k_entry, "pushfq; pop %rax; mov %cs, %edx; mov %ss, %edi");
 
 static u64 sysret(u64 rip, u64 rflags)
 {
-	return TRY("mov %1, %%r11\n\tsysretq", : : "c"(rip), "r"(rflags)
+	return TRY("mov %1, %%r11\n\tsysretq",
+		   :
+		   : "c"(rip), "r"(rflags)
 		   : "rax", "r11", "memory", "cc");
 }
 
@@ -233,15 +242,21 @@ static void fast_calls(void)
 	CHECK(got.rflags & 0x200, 0);
 	CHECK(got.rsp, (u64)user_stack + 2048);
 	/* SYSEXIT with REX.W. */
-	CHECK(TRY("mov %1, %%rcx\n\trex.w sysexit", : : "d"(USER(u_ud)),
-		  "r"(USER(user_stack) + 4096) : "rax", "rcx", "memory"), 6);
+	CHECK(TRY("mov %1, %%rcx\n\trex.w sysexit",
+		  :
+		  : "d"(USER(u_ud)), "r"(USER(user_stack) + 4096)
+		  : "rax", "rcx", "memory"),
+	      6);
 	CHECK(got.cs, 0x38 + 32 + 3);
 	CHECK(got.ss, 0x38 + 40 + 3);
 	CHECK(TRY("rex.w sysexit", : : "d"(BAD), "c"(0) : "rax", "memory"), 13);
 	CHECK(TRY("rex.w sysexit", : : "d"(0), "c"(BAD) : "rax", "memory"), 13);
 	/* A non-canonical IRET target: the CS of the fault is ring 0's. */
 	CHECK(TRY("pushq $0x23\n\tpushq $0\n\tpushq $2\n\tpushq $0x43\n\tpush %0\n\tiretq",
-		  : : "r"(BAD) : "rax", "memory"), 13);
+		  :
+		  : "r"(BAD)
+		  : "rax", "memory"),
+	      13);
 	CHECK(got.cs, 0x38);
 }
 
@@ -292,7 +307,9 @@ static u64 xsetbv(u32 n, u64 v)
 
 static u64 xrstor(void *p)
 {
-	return TRY("mov $-1, %%eax\n\tmov %%eax, %%edx\n\txrstor (%0)", : : "r"(p)
+	return TRY("mov $-1, %%eax\n\tmov %%eax, %%edx\n\txrstor (%0)",
+		   :
+		   : "r"(p)
 		   : "rax", "rdx", "memory");
 }
 
@@ -330,8 +347,11 @@ static void xstate(void)
 	CHECK(xsetbv(0, 1ull << 63 | 3), 13);
 	CHECK(USER_TRY(u_xsetbv, 2), 13);
 	/* Headers that XRSTOR refuses. */
-	CHECK(TRY("mov $-1, %%eax\n\tmov %%eax, %%edx\n\txsave (%0)", : : "r"(area)
-		  : "rax", "rdx", "memory"), NONE);
+	CHECK(TRY("mov $-1, %%eax\n\tmov %%eax, %%edx\n\txsave (%0)",
+		  :
+		  : "r"(area)
+		  : "rax", "rdx", "memory"),
+	      NONE);
 	CHECK(xrstor(area), NONE);
 	CHECK(xrstor(area + 8), 13);
 	CHECK(TRY("xsave 8(%0)", : : "r"(area) : "rax", "memory"), 13);
@@ -367,14 +387,18 @@ static void xstate(void)
 
 static void features(void)
 {
-	u64 avx = TRY(".byte 0xc5, 0xfc, 0x57, 0xc0" /* vxorps ymm0 */, : : "r"(0)
+	u64 avx = TRY(".byte 0xc5, 0xfc, 0x57, 0xc0" /* vxorps ymm0 */,
+		      :
+		      : "r"(0)
 		      : "rax", "memory");
 	u64 andn = TRY("andn %%eax, %%eax, %%eax", : : "r"(0) : "rax", "memory", "cc");
 	u64 movbe = TRY("movbe (%0), %%eax", : : "r"(area) : "rax", "memory");
 	u64 popcnt = TRY("popcnt %%eax, %%eax", : : "r"(0) : "rax", "memory", "cc");
 	u64 pshufb = TRY("pshufb %%xmm0, %%xmm0", : : "r"(0) : "rax", "memory");
 	u64 crc = TRY("crc32l %%eax, %%eax", : : "r"(0) : "rax", "memory");
-	u64 cx16 = TRY("lock cmpxchg16b (%0)", : : "r"(area)
+	u64 cx16 = TRY("lock cmpxchg16b (%0)",
+		       :
+		       : "r"(area)
 		       : "rax", "rbx", "rcx", "rdx", "memory", "cc");
 	u64 adx = TRY("adcx %%eax, %%eax", : : "r"(0) : "rax", "memory", "cc");
 	u64 aes = TRY("aesenc %%xmm0, %%xmm0", : : "r"(0) : "rax", "memory");

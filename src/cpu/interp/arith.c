@@ -331,10 +331,7 @@ static uint64_t bmi2(unsigned op, unsigned size, uint64_t a, uint64_t b, uint32_
 	case OP_SARX: return sem_sarx(size, a, b, cc);
 	case OP_SHLX: return sem_shlx(size, a, b, cc);
 	case OP_SHRX: return sem_shrx(size, a, b, cc);
-	default: { /* RORX by immediate */
-		uint32_t kept = *cc;
-
-		return sem_ror(size, a, b, &kept);
+	default: { /* RORX by immediate */ uint32_t kept = *cc; return sem_ror(size, a, b, &kept);
 	}
 	}
 }
@@ -386,8 +383,8 @@ static NOINLINE int do_x_adx(struct vcpu *c, const struct uop *u)
 	if (r)
 		return r;
 	opd_read(c, u, 0, &a);
-	return opd_write(c, u, 0,
-			 sem_add_flag(i->opd[0].size, a, b, &c->cc,
-				      i->op == OP_ADCX ? CC_CF : CC_OF));
+	return opd_write(
+		c, u, 0,
+		sem_add_flag(i->opd[0].size, a, b, &c->cc, i->op == OP_ADCX ? CC_CF : CC_OF));
 }
 HANDLER(x_adx)

@@ -12,7 +12,6 @@
 #include "cpu/x86/decode.h"
 #include "mem/physmap.h"
 
-
 /* The most that building one block takes from the arena. */
 #define BLOCK_MAX_BYTES                                                                            \
 	(sizeof(struct block) + BLOCK_MAX_UOPS * sizeof(struct uop) +                              \
@@ -24,8 +23,8 @@ struct code_view {
 	const uint8_t *host2; /* second page, or NULL */
 	struct page_state *ps, *ps2;
 	uint32_t gen, gen2;
-	unsigned n;           /* bytes in buf */
-	unsigned n1;          /* of these from the first page */
+	unsigned n;  /* bytes in buf */
+	unsigned n1; /* of these from the first page */
 	uint8_t buf[BLOCK_MAX_INSNS * INSN_MAX_LEN];
 };
 
@@ -74,11 +73,13 @@ static void ask_drops(struct vcpu *c, struct page_state *ps, uint64_t others)
 
 		others &= others - 1;
 		for (unsigned i = 0; i < VCPU_DROP_RING; i++) {
-			uint64_t slot = atomic_load_explicit(&o->drop_ring[i], memory_order_relaxed);
+			uint64_t slot =
+				atomic_load_explicit(&o->drop_ring[i], memory_order_relaxed);
 
 			if (slot == page)
 				break;
-			if (!slot && atomic_compare_exchange_strong(&o->drop_ring[i], &slot, page)) {
+			if (!slot &&
+			    atomic_compare_exchange_strong(&o->drop_ring[i], &slot, page)) {
 				vcpu_kick(o, KICK_DROP);
 				break;
 			}
@@ -213,13 +214,13 @@ static uint64_t limit_rest(const struct vcpu *c)
 
 static struct uop raise_uop(enum x86_exc exc, unsigned off)
 {
-	return (struct uop){.fn = x_raise, .imm = exc, .off = (uint16_t)off};
+	return (struct uop){ .fn = x_raise, .imm = exc, .off = (uint16_t)off };
 }
 
 /* Decode and select into b; returns false if not even one instruction is whole: it crosses into the
  * next page (v->host2 is to be added) */
-static bool fill_block(struct vcpu *c, struct block *b, struct uop *uops,
-		       const struct code_view *v, unsigned max)
+static bool fill_block(struct vcpu *c, struct block *b, struct uop *uops, const struct code_view *v,
+		       unsigned max)
 {
 	struct interp *in = interp_of(c);
 	uint64_t limit = limit_rest(c);
@@ -257,7 +258,7 @@ static bool fill_block(struct vcpu *c, struct block *b, struct uop *uops,
 		last = insn_table[i->id].attr & INSN_ENDS;
 	}
 	/* Also behind a branch: code that is stored to while it runs stops here. */
-	uops[n_uops] = (struct uop){.fn = x_end, .off = (uint16_t)off};
+	uops[n_uops] = (struct uop){ .fn = x_end, .off = (uint16_t)off };
 	b->n_uops = (uint8_t)(n_uops + 1);
 	b->n_bytes = (uint16_t)MIN(off, v->n);
 	return true;
@@ -360,8 +361,9 @@ struct block *block_find(struct vcpu *c, bool step, enum x86_exc *exc)
 		b->hash_next = *bucket;
 		*bucket = b;
 	}
-	/* One on two pages is looked up each time, since the second may be mapped elsewhere then. */
+	/* One on two pages is looked up each time, since the second may be mapped elsewhere then.
+	 */
 	if (!b->host2)
-		*s = (struct jump_slot){.rip = c->rip, .key = c->code_key, .b = b};
+		*s = (struct jump_slot){ .rip = c->rip, .key = c->code_key, .b = b };
 	return b;
 }

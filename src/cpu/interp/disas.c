@@ -9,8 +9,9 @@
 
 static void trace_regs(const struct vcpu *c)
 {
-	static const char *const name[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-					     "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+	static const char *const name[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp",
+					      "rsi", "rdi", "r8",  "r9",  "r10", "r11",
+					      "r12", "r13", "r14", "r15" };
 
 	for (unsigned n = 0; n < 16; n += 4)
 		trace_print(TRACE_REGS, "cpu%u %s=%016llx %s=%016llx %s=%016llx %s=%016llx",

@@ -2,9 +2,9 @@
  * nothing is decided at run time. What is not here goes to the general handlers, which do the
  * same. All of them serve 64-bit code; those without a branch, a stack or a RIP serve every mode.
  *
- * They touch memory only through the TLB. On a miss, before anything has changed, the instruction is
- * decoded once more and done by its general handler: so no handler here calls a function, and none
- * has a stack frame.
+ * They touch memory only through the TLB. On a miss, before anything has changed, the instruction
+ * is decoded once more and done by its general handler: so no handler here calls a function, and
+ * none has a stack frame.
  */
 #include "cpu/interp/interp_internal.h"
 #include "cpu/interp/operand.h"
@@ -15,7 +15,7 @@
 static NOINLINE int run_general(struct vcpu *c, const struct uop *u)
 {
 	const struct block *b = interp_of(c)->running;
-	struct uop uops[2] = {*u, {.fn = x_done}};
+	struct uop uops[2] = { *u, { .fn = x_done } };
 	struct insn i;
 
 	/* It was decoded from these bytes before. */
@@ -39,8 +39,16 @@ static NOINLINE int miss(struct vcpu *c, const struct uop *u)
 /* Shapes of two operands: register or memory first, register, immediate or memory second. B: the
  * address is base + disp. */
 enum form {
-	FORM_RR, FORM_RI, FORM_RM, FORM_MR, FORM_MI, FORM_RMB, FORM_MRB, FORM_MIB,
-	N_FORMS, FORM_NONE = N_FORMS
+	FORM_RR,
+	FORM_RI,
+	FORM_RM,
+	FORM_MR,
+	FORM_MI,
+	FORM_RMB,
+	FORM_MRB,
+	FORM_MIB,
+	N_FORMS,
+	FORM_NONE = N_FORMS
 };
 
 #define EA_m(c, u)  uop_ea(c, u)
@@ -81,7 +89,10 @@ static enum form form_of(const struct insn *i, const struct uop *u)
 
 #define FOR_SIZES(X, ...) X(1, __VA_ARGS__) X(2, __VA_ARGS__) X(4, __VA_ARGS__) X(8, __VA_ARGS__)
 
-#define FORM_ROW(name, f) {name##_##f##_1, name##_##f##_2, name##_##f##_4, name##_##f##_8}
+#define FORM_ROW(name, f)                                                                          \
+	{                                                                                          \
+		name##_##f##_1, name##_##f##_2, name##_##f##_4, name##_##f##_8                     \
+	}
 #define FORM_TABLE(name)                                                                           \
 	{                                                                                          \
 		[FORM_RR] = FORM_ROW(name, rr), [FORM_RI] = FORM_ROW(name, ri),                    \
@@ -94,11 +105,11 @@ static enum form form_of(const struct insn *i, const struct uop *u)
 #define READ_FROM(p, S, ea)                                                                        \
 	const uint8_t *p;                                                                          \
 	if (unlikely(!tlb_hit_read(c, ea, S, &p)))                                                 \
-		return miss(c, u)
+	return miss(c, u)
 #define WRITE_TO(p, S, ea)                                                                         \
 	uint8_t *p;                                                                                \
 	if (unlikely(!tlb_hit_write(c, ea, S, &p)))                                                \
-		return miss(c, u)
+	return miss(c, u)
 
 /* -- MOV -------------------------------------------------------------------------------------- */
 
@@ -166,8 +177,7 @@ FOR_SIZES(MOV_STORE, mb, b)
 	static int op##_mr##suffix##_##S(struct vcpu *c, const struct uop *u)                      \
 	{                                                                                          \
 		WRITE_TO(p, S, EA_##m(c, u));                                                      \
-		store_host(p, S,                                                                   \
-			   sem_##op(S, load_host(p, S), reg_read(c, u->src, S), &c->cc));          \
+		store_host(p, S, sem_##op(S, load_host(p, S), reg_read(c, u->src, S), &c->cc));    \
 		NEXT;                                                                              \
 	}                                                                                          \
 	static int op##_mi##suffix##_##S(struct vcpu *c, const struct uop *u)                      \
@@ -237,10 +247,10 @@ static int zero_idiom(struct vcpu *c, const struct uop *u)
 }
 
 static const uop_fn alu_table[][N_FORMS][4] = {
-	[OP_ADD - OP_ADD] = FORM_TABLE(add), [OP_OR - OP_ADD] = FORM_TABLE(or),
-	[OP_ADC - OP_ADD] = FORM_TABLE(adc), [OP_SBB - OP_ADD] = FORM_TABLE(sbb),
-	[OP_AND - OP_ADD] = FORM_TABLE(and), [OP_SUB - OP_ADD] = FORM_TABLE(sub),
-	[OP_XOR - OP_ADD] = FORM_TABLE(xor), [OP_CMP - OP_ADD] = FORM_TABLE(cmp),
+	[OP_ADD - OP_ADD] = FORM_TABLE(add),   [OP_OR - OP_ADD] = FORM_TABLE(or),
+	[OP_ADC - OP_ADD] = FORM_TABLE(adc),   [OP_SBB - OP_ADD] = FORM_TABLE(sbb),
+	[OP_AND - OP_ADD] = FORM_TABLE(and),   [OP_SUB - OP_ADD] = FORM_TABLE(sub),
+	[OP_XOR - OP_ADD] = FORM_TABLE(xor),   [OP_CMP - OP_ADD] = FORM_TABLE(cmp),
 	[OP_TEST - OP_ADD] = FORM_TABLE(test),
 };
 _Static_assert(OP_TEST - OP_ADD == 8, "ADD OR ADC SBB AND SUB XOR CMP TEST stand in this order");
@@ -281,7 +291,8 @@ static uop_fn select_mov(const struct insn *i, struct uop *u)
 	return mov_table[f][size_index(u->size)];
 }
 
-/* -- MOVZX, MOVSX ------------------------------------------------------------------------------- */
+/* -- MOVZX, MOVSX -------------------------------------------------------------------------------
+ */
 
 #define MOVX(D, S, name, conv)                                                                     \
 	static int name##_rr_##D##_##S(struct vcpu *c, const struct uop *u)                        \
@@ -292,7 +303,7 @@ static uop_fn select_mov(const struct insn *i, struct uop *u)
 	static int name##_rm_##D##_##S(struct vcpu *c, const struct uop *u)                        \
 	{                                                                                          \
 		READ_FROM(p, S, uop_ea(c, u));                                                     \
-		reg_write(c, u->dst, D, (uint64_t)conv(load_host(p, S), S * 8));                                 \
+		reg_write(c, u->dst, D, (uint64_t)conv(load_host(p, S), S * 8));                   \
 		NEXT;                                                                              \
 	}
 #define ZERO_EXTEND(v, bits) (v)
@@ -310,12 +321,12 @@ static uop_fn select_movx(const struct insn *i, struct uop *u)
 {
 	/* [sign][destination 8][source index][memory] */
 	static const uop_fn table[2][2][3][2] = {
-		{{{movzx_rr_4_1, movzx_rm_4_1}, {movzx_rr_4_2, movzx_rm_4_2}},
-		 {{movzx_rr_8_1, movzx_rm_8_1}, {movzx_rr_8_2, movzx_rm_8_2}}},
-		{{{movsx_rr_4_1, movsx_rm_4_1}, {movsx_rr_4_2, movsx_rm_4_2}},
-		 {{movsx_rr_8_1, movsx_rm_8_1},
-		  {movsx_rr_8_2, movsx_rm_8_2},
-		  {movsx_rr_8_4, movsx_rm_8_4}}},
+		{ { { movzx_rr_4_1, movzx_rm_4_1 }, { movzx_rr_4_2, movzx_rm_4_2 } },
+		  { { movzx_rr_8_1, movzx_rm_8_1 }, { movzx_rr_8_2, movzx_rm_8_2 } } },
+		{ { { movsx_rr_4_1, movsx_rm_4_1 }, { movsx_rr_4_2, movsx_rm_4_2 } },
+		  { { movsx_rr_8_1, movsx_rm_8_1 },
+		    { movsx_rr_8_2, movsx_rm_8_2 },
+		    { movsx_rr_8_4, movsx_rm_8_4 } } },
 	};
 	bool mem = i->opd[1].kind == OPD_MEM;
 
@@ -327,7 +338,8 @@ static uop_fn select_movx(const struct insn *i, struct uop *u)
 	return table[i->op == OP_MOVSX][i->opd[0].size == 8][size_index(i->opd[1].size)][mem];
 }
 
-/* -- LEA ---------------------------------------------------------------------------------------- */
+/* -- LEA ----------------------------------------------------------------------------------------
+ */
 
 static int lea_8(struct vcpu *c, const struct uop *u)
 {
@@ -354,7 +366,8 @@ static uop_fn select_lea(const struct insn *i, unsigned off, struct uop *u)
 	return i->opd[0].size == 8 ? lea_8 : lea_4;
 }
 
-/* -- One operand, shifts, multiplication -------------------------------------------------------- */
+/* -- One operand, shifts, multiplication --------------------------------------------------------
+ */
 
 #define UNARY(S, op)                                                                               \
 	static int op##_r_##S(struct vcpu *c, const struct uop *u)                                 \
@@ -393,9 +406,9 @@ SHIFT(8, sar)
 static uop_fn select_unary(const struct insn *i, struct uop *u)
 {
 	static const uop_fn table[3][4] = {
-		{inc_r_1, inc_r_2, inc_r_4, inc_r_8},
-		{dec_r_1, dec_r_2, dec_r_4, dec_r_8},
-		{neg_r_1, neg_r_2, neg_r_4, neg_r_8},
+		{ inc_r_1, inc_r_2, inc_r_4, inc_r_8 },
+		{ dec_r_1, dec_r_2, dec_r_4, dec_r_8 },
+		{ neg_r_1, neg_r_2, neg_r_4, neg_r_8 },
 	};
 
 	if (!is_reg(&i->opd[0]))
@@ -408,13 +421,13 @@ static uop_fn select_shift(const struct insn *i, struct uop *u)
 {
 	/* [op][8 bytes][by CL] */
 	static const uop_fn rot[2][2][2] = {
-		{{rol_ri_4, rol_rr_4}, {rol_ri_8, rol_rr_8}},
-		{{ror_ri_4, ror_rr_4}, {ror_ri_8, ror_rr_8}},
+		{ { rol_ri_4, rol_rr_4 }, { rol_ri_8, rol_rr_8 } },
+		{ { ror_ri_4, ror_rr_4 }, { ror_ri_8, ror_rr_8 } },
 	};
 	static const uop_fn sh[3][2][2] = {
-		{{shl_ri_4, shl_rr_4}, {shl_ri_8, shl_rr_8}},
-		{{shr_ri_4, shr_rr_4}, {shr_ri_8, shr_rr_8}},
-		{{sar_ri_4, sar_rr_4}, {sar_ri_8, sar_rr_8}},
+		{ { shl_ri_4, shl_rr_4 }, { shl_ri_8, shl_rr_8 } },
+		{ { shr_ri_4, shr_rr_4 }, { shr_ri_8, shr_rr_8 } },
+		{ { sar_ri_4, sar_rr_4 }, { sar_ri_8, sar_rr_8 } },
 	};
 	bool by_cl = !is_imm(&i->opd[1]), wide = i->opd[0].size == 8;
 
@@ -462,10 +475,11 @@ static uop_fn select_imul(const struct insn *i, struct uop *u)
 	return wide ? imul_rri_8 : imul_rri_4;
 }
 
-/* -- Conditions --------------------------------------------------------------------------------- */
+/* -- Conditions ---------------------------------------------------------------------------------
+ */
 
-#define FOR_CONDS(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13)     \
-	X(14) X(15)
+#define FOR_CONDS(X)                                                                               \
+	X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
 
 /* A target that is not canonical: #GP(0) at the branch. */
 static int bad_target(struct vcpu *c, const struct uop *u)
@@ -515,11 +529,11 @@ FOR_CONDS(COND_HANDLERS)
 #define SET_ENTRY(N)   setcc_##N,
 #define CMOV4_ENTRY(N) cmov4_##N,
 #define CMOV8_ENTRY(N) cmov8_##N,
-static const uop_fn jcc_table[16] = {FOR_CONDS(JCC_ENTRY)};
-static const uop_fn jcc32_table[16] = {FOR_CONDS(JCC32_ENTRY)};
-static const uop_fn set_table[16] = {FOR_CONDS(SET_ENTRY)};
-static const uop_fn cmov4_table[16] = {FOR_CONDS(CMOV4_ENTRY)};
-static const uop_fn cmov8_table[16] = {FOR_CONDS(CMOV8_ENTRY)};
+static const uop_fn jcc_table[16] = { FOR_CONDS(JCC_ENTRY) };
+static const uop_fn jcc32_table[16] = { FOR_CONDS(JCC32_ENTRY) };
+static const uop_fn set_table[16] = { FOR_CONDS(SET_ENTRY) };
+static const uop_fn cmov4_table[16] = { FOR_CONDS(CMOV4_ENTRY) };
+static const uop_fn cmov8_table[16] = { FOR_CONDS(CMOV8_ENTRY) };
 
 static uop_fn select_cmov(const struct insn *i, struct uop *u)
 {
@@ -538,7 +552,8 @@ static uop_fn select_set(const struct insn *i, struct uop *u)
 	return set_table[insn_cond(i)];
 }
 
-/* -- Branches, calls and the stack in 64-bit code ------------------------------------------------ */
+/* -- Branches, calls and the stack in 64-bit code ------------------------------------------------
+ */
 
 static int jmp_rel(struct vcpu *c, const struct uop *u)
 {
@@ -601,7 +616,8 @@ static int ret_8(struct vcpu *c, const struct uop *u)
 	return uop_jump(c, u, to);
 }
 
-/* -- The same in 32-bit code with flat segments and a 32-bit stack -------------------------------- */
+/* -- The same in 32-bit code with flat segments and a 32-bit stack --------------------------------
+ */
 
 static int jmp32_rel(struct vcpu *c, const struct uop *u)
 {
@@ -661,7 +677,8 @@ static int ret_4(struct vcpu *c, const struct uop *u)
 	return uop_jump(c, u, load_host(p, 4));
 }
 
-/* -- Choosing ----------------------------------------------------------------------------------- */
+/* -- Choosing -----------------------------------------------------------------------------------
+ */
 
 static uop_fn select_branch(const struct insn *i, unsigned off, bool wide, struct uop *u)
 {
@@ -708,20 +725,40 @@ uop_fn fast_select(const struct vcpu *c, const struct insn *i, unsigned off, str
 
 	switch (i->op) {
 	case OP_MOV: return select_mov(i, u);
-	case OP_ADD: case OP_OR: case OP_ADC: case OP_SBB: case OP_AND: case OP_SUB: case OP_XOR:
-	case OP_CMP: case OP_TEST:
-		return select_alu(i, u);
-	case OP_MOVZX: case OP_MOVSX: return select_movx(i, u);
+	case OP_ADD:
+	case OP_OR:
+	case OP_ADC:
+	case OP_SBB:
+	case OP_AND:
+	case OP_SUB:
+	case OP_XOR:
+	case OP_CMP:
+	case OP_TEST: return select_alu(i, u);
+	case OP_MOVZX:
+	case OP_MOVSX: return select_movx(i, u);
 	case OP_LEA: return select_lea(i, off, u);
-	case OP_INC: case OP_DEC: case OP_NEG: return select_unary(i, u);
-	case OP_ROL: case OP_ROR: case OP_SHL: case OP_SHR: case OP_SAR: return select_shift(i, u);
-	case OP_IMUL2: case OP_IMUL3: return select_imul(i, u);
+	case OP_INC:
+	case OP_DEC:
+	case OP_NEG: return select_unary(i, u);
+	case OP_ROL:
+	case OP_ROR:
+	case OP_SHL:
+	case OP_SHR:
+	case OP_SAR: return select_shift(i, u);
+	case OP_IMUL2:
+	case OP_IMUL3: return select_imul(i, u);
 	case OP_CMOV: return select_cmov(i, u);
 	case OP_SET: return select_set(i, u);
-	case OP_NOP: case OP_PREFETCH: return x_nop;
-	case OP_JMP: case OP_JMP_IND: case OP_JCC: case OP_CALL: case OP_CALL_IND: case OP_RET:
-		return wide || flat ? select_branch(i, off, wide, u) : NULL;
-	case OP_PUSH: case OP_POP: return wide || flat ? select_stack(i, wide, u) : NULL;
+	case OP_NOP:
+	case OP_PREFETCH: return x_nop;
+	case OP_JMP:
+	case OP_JMP_IND:
+	case OP_JCC:
+	case OP_CALL:
+	case OP_CALL_IND:
+	case OP_RET: return wide || flat ? select_branch(i, off, wide, u) : NULL;
+	case OP_PUSH:
+	case OP_POP: return wide || flat ? select_stack(i, wide, u) : NULL;
 	default: return NULL;
 	}
 }

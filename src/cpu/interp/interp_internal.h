@@ -31,11 +31,11 @@ struct uop {
 	uint8_t base, index; /* byte offsets into vcpu.gpr */
 	uint8_t scale;
 	uint8_t dst, src; /* byte offsets into vcpu.gpr: AH is at 1 */
-	uint8_t size;     /* bytes of the operation */
-	uint8_t len;      /* of the instruction */
+	uint8_t size;	  /* bytes of the operation */
+	uint8_t len;	  /* of the instruction */
 	uint8_t aux;
-	uint16_t off;     /* of the instruction from the block's start */
-	uint16_t seg;     /* address uops: segment, and bytes to check in aux */
+	uint16_t off;		 /* of the instruction from the block's start */
+	uint16_t seg;		 /* address uops: segment, and bytes to check in aux */
 	const struct insn *insn; /* NULL where the handler needs no more than the above */
 };
 
@@ -54,21 +54,21 @@ enum {
 
 struct block {
 	struct block *hash_next;
-	const uint8_t *host;       /* the first instruction's bytes */
-	struct page_state *ps;     /* of the page it is in; never NULL (see no_page) */
-	struct page_state *ps2;    /* of a second page, if an instruction crosses; or ps */
-	const uint8_t *host2;      /* where that second page's bytes are, or NULL */
-	uint32_t gen, gen2;        /* code_gen of both when it was decoded */
-	uint8_t mode;              /* block_mode() */
+	const uint8_t *host;	/* the first instruction's bytes */
+	struct page_state *ps;	/* of the page it is in; never NULL (see no_page) */
+	struct page_state *ps2; /* of a second page, if an instruction crosses; or ps */
+	const uint8_t *host2;	/* where that second page's bytes are, or NULL */
+	uint32_t gen, gen2;	/* code_gen of both when it was decoded */
+	uint8_t mode;		/* block_mode() */
 	uint8_t n_insns, n_uops;
 	uint16_t n_bytes;
-	const uint8_t *bytes;      /* as they were when decoded: n_bytes of them */
+	const uint8_t *bytes; /* as they were when decoded: n_bytes of them */
 	struct uop uops[];
 };
 
 #define BLOCK_ARENA_BYTES (48 * MiB)
-#define JUMP_CACHE_BITS   14
-#define HASH_BITS         15
+#define JUMP_CACHE_BITS	  14
+#define HASH_BITS	  15
 
 struct jump_slot {
 	uint64_t rip, key;
@@ -80,12 +80,12 @@ struct interp {
 	struct block *hash[1 << HASH_BITS];
 	uint8_t *arena; /* blocks and their struct insns, bump-allocated; owned */
 	size_t arena_used;
-	struct block *running;       /* the block that was entered last */
-	struct page_state no_page;   /* stands for ROM: never changes */
-	struct stub_cache *stubs;    /* stub.h; owned */
-	bool stepping;               /* one instruction, then back to the run loop */
-	bool in_repeat;              /* vcpu.rip is at a REP that has begun */
-	bool irq_maybe;              /* the controller may have an interrupt: ask when IF allows */
+	struct block *running;	   /* the block that was entered last */
+	struct page_state no_page; /* stands for ROM: never changes */
+	struct stub_cache *stubs;  /* stub.h; owned */
+	bool stepping;		   /* one instruction, then back to the run loop */
+	bool in_repeat;		   /* vcpu.rip is at a REP that has begun */
+	bool irq_maybe;		   /* the controller may have an interrupt: ask when IF allows */
 	uint8_t bounce[4096] __attribute__((aligned(64))); /* memory operands of native code */
 };
 
@@ -117,8 +117,8 @@ static inline bool block_fresh(const struct block *b)
 /* aux of x_bitscan: what a TZCNT or LZCNT is on this CPU model. */
 enum { SCAN_BSF, SCAN_BSR, SCAN_TZCNT, SCAN_LZCNT, SCAN_POPCNT };
 
-/* select.c: uops for the instruction i, off bytes into its block; returns how many (at most 3). A uop
- * that points to i keeps it alive: *keep is set then. */
+/* select.c: uops for the instruction i, off bytes into its block; returns how many (at most 3). A
+ * uop that points to i keeps it alive: *keep is set then. */
 unsigned select_uops(const struct vcpu *c, const struct insn *i, unsigned off, struct uop *u,
 		     bool *keep);
 /* The general handler of an op, for an instruction that its CPU model has. */
@@ -196,8 +196,8 @@ int uop_leave(struct vcpu *c, const struct uop *u, int r);
 		NEXT;                                                                              \
 	}
 
-/* The block at c->rip is not at hand: back to the run loop. A target that is not canonical is #GP at
- * the branch u. */
+/* The block at c->rip is not at hand: back to the run loop. A target that is not canonical is #GP
+ * at the branch u. */
 int uop_jump_miss(struct vcpu *c, const struct uop *u);
 
 /* Go on at rip, where u has led: into the next block if nothing speaks against it. Blocks are only

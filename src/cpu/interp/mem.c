@@ -46,7 +46,7 @@ int rmw_begin(struct vcpu *c, gva_t gva, unsigned size, struct rmw *m, uint64_t 
 	uint8_t *p = tlb_write(c, gva, size);
 	int r;
 
-	*m = (struct rmw){.host = p, .gva = gva, .size = (uint8_t)size, .quiet = p != NULL};
+	*m = (struct rmw){ .host = p, .gva = gva, .size = (uint8_t)size, .quiet = p != NULL };
 	if (likely(p != NULL)) {
 		*old = load_host(p, size);
 		return 0;

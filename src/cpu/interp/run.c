@@ -162,8 +162,7 @@ static uint32_t code_breakpoint(struct vcpu *c, uint8_t shadow)
 {
 	if (c->rflags_rest & RFLAGS_RF || shadow & SHADOW_MOV_SS || !(c->dr[7] & 0xff))
 		return 0;
-	return debug_code_hit(c, c->code64 ? c->rip
-					   : (c->rip + c->seg[SEG_CS].base) & 0xffffffff);
+	return debug_code_hit(c, c->code64 ? c->rip : (c->rip + c->seg[SEG_CS].base) & 0xffffffff);
 }
 
 /* Do instructions of this kind decide over RF themselves? */

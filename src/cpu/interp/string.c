@@ -297,7 +297,7 @@ static int repeat(struct vcpu *c, const struct uop *u, const struct string_op *s
 static NOINLINE int do_x_string(struct vcpu *c, const struct uop *u)
 {
 	const struct insn *i = u->insn;
-	struct string_op s = {.i = i, .size = u->size, .step = u->size};
+	struct string_op s = { .i = i, .size = u->size, .step = u->size };
 
 	if (c->rflags_rest & RFLAGS_DF)
 		s.step = -s.step;

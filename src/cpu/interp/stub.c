@@ -13,16 +13,16 @@
 #define MAX_STUBS   16384
 #define HASH_SIZE   32768
 /* The longest stub: five registers in and out, x87 state, MXCSR, the instruction. */
-#define STUB_BYTES  320
+#define STUB_BYTES 320
 /* What one block may need. */
-#define RESERVE     64
+#define RESERVE 64
 
 /* A stub is named by its instruction as re-encoded, and by what else shapes its code. */
 struct stub {
 	uint8_t bytes[INSN_MAX_LEN + 1];
 	uint8_t len;
 	uint16_t id;
-	uint32_t at;      /* entry, offset in the code */
+	uint32_t at;	  /* entry, offset in the code */
 	uint32_t insn_at; /* the instruction, offset in the code */
 };
 
@@ -54,7 +54,7 @@ static void put(struct emit *e, const void *bytes, unsigned n)
 
 #define PUT(e, ...)                                                                                \
 	do {                                                                                       \
-		const uint8_t b_[] = {__VA_ARGS__};                                                \
+		const uint8_t b_[] = { __VA_ARGS__ };                                              \
 		put(e, b_, sizeof(b_));                                                            \
 	} while (0)
 
@@ -178,7 +178,7 @@ static void fit_64bit_mode(struct encoded *e, const struct insn *i)
 /* Copy i with [rsi] for its memory operand and RAX for its general register. */
 static struct encoded reencode(const struct insn *i)
 {
-	struct encoded e = {.n = 0};
+	struct encoded e = { .n = 0 };
 	bool mem = i->has_mem && i->modrm_at, gpr = has_gpr(i);
 	bool rm_free = mem || (gpr && !gpr_in_reg(i)), reg_free = gpr && gpr_in_reg(i);
 	uint8_t modrm = i->modrm;
@@ -277,7 +277,7 @@ static void make(struct stub_cache *s, struct stub *st, const struct insn *i)
 {
 	const struct insn_desc *d = &insn_table[i->id];
 	bool fx = i->op == OP_X87 || i->op == OP_MMX, mxcsr = fx || d->attr & INSN_MXCSR;
-	struct emit e = {.p = s->code.rw + s->used};
+	struct emit e = { .p = s->code.rw + s->used };
 
 	st->at = s->used;
 	PUT(&e, 0x49, 0x89, 0xf8); /* mov r8, rdi */
@@ -323,14 +323,14 @@ static void make(struct stub_cache *s, struct stub *st, const struct insn *i)
 		put_mxcsr(&e, true, false);
 	if (s->width > 16)
 		PUT(&e, 0xc5, 0xf8, 0x77); /* vzeroupper */
-	PUT(&e, 0x31, 0xc0, 0xc3);         /* xor eax, eax; ret */
+	PUT(&e, 0x31, 0xc0, 0xc3);	   /* xor eax, eax; ret */
 	s->used = (uint32_t)ALIGN_UP((uint64_t)(e.p - s->code.rw), 16);
 }
 
 /* Where a trap goes: keep MXCSR's new exception bits, restore the host, return EXC_XM. */
 static void make_fault_exit(struct stub_cache *s)
 {
-	struct emit e = {.p = s->code.rw + s->used};
+	struct emit e = { .p = s->code.rw + s->used };
 
 	s->fault_exit = s->used;
 	put_mxcsr(&e, false, true);
@@ -374,7 +374,7 @@ stub_fn stub_get(struct stub_cache *s, const struct insn *i)
 	}
 	st = &s->stub[s->n++];
 	s->hash[h] = (uint16_t)s->n;
-	*st = (struct stub){.len = (uint8_t)e.n, .id = i->id};
+	*st = (struct stub){ .len = (uint8_t)e.n, .id = i->id };
 	memcpy(st->bytes, e.b, e.n);
 	make(s, st, i);
 	return (stub_fn)(uintptr_t)(s->code.rx + st->at);

@@ -18,9 +18,9 @@ struct stub_cache;
 
 /* What goes in and out besides struct vcpu_fpu. */
 struct stub_io {
-	uint64_t gpr;       /* explicit general register operand */
+	uint64_t gpr;		/* explicit general register operand */
 	uint64_t rax, rcx, rdx; /* implicit ones of PCMPxSTRx */
-	uint32_t cc;        /* flags, as vcpu.cc */
+	uint32_t cc;		/* flags, as vcpu.cc */
 	uint32_t host_mxcsr;
 };
 

@@ -47,8 +47,7 @@ static NOINLINE int do_x_mov_sreg(struct vcpu *c, const struct uop *u)
 	int r;
 
 	switch (i->op) {
-	case OP_MOV_FROM_SREG:
-		return opd_write(c, u, 0, c->seg[i->opd[1].reg].sel);
+	case OP_MOV_FROM_SREG: return opd_write(c, u, 0, c->seg[i->opd[1].reg].sel);
 	case OP_PUSH_SREG: return push_selector(c, i->opsize, c->seg[i->opd[0].reg].sel);
 	case OP_POP_SREG: {
 		uint64_t rsp = c->gpr[REG_RSP];
@@ -263,7 +262,7 @@ static int store_dtable(struct vcpu *c, const struct uop *u, const struct dtable
 
 static int load_dtable(struct vcpu *c, const struct uop *u, struct dtable *t)
 {
-	uint8_t buf[10] = {0};
+	uint8_t buf[10] = { 0 };
 	unsigned len = c->code64 ? 10 : 6;
 	uint64_t base;
 	gva_t gva;
@@ -281,7 +280,7 @@ static int load_dtable(struct vcpu *c, const struct uop *u, struct dtable *t)
 	/* A 16-bit operand size takes 24 bits of base. */
 	if (!c->code64 && u->insn->opsize == 2)
 		base &= 0xffffff;
-	*t = (struct dtable){.base = base, .limit = load16(buf)};
+	*t = (struct dtable){ .base = base, .limit = load16(buf) };
 	return EXEC_SYNC;
 }
 

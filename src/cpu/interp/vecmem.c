@@ -1,6 +1,6 @@
 /* Vector instructions whose memory accesses are many: masked moves, gathers, scatters, compress and
- * expand. Elements are accessed one by one, in order, as the SDM's pseudo-code has it; a fault keeps
- * what gathers and scatters have completed.
+ * expand. Elements are accessed one by one, in order, as the SDM's pseudo-code has it; a fault
+ * keeps what gathers and scatters have completed.
  */
 #include "cpu/interp/vector.h"
 
@@ -34,7 +34,8 @@ static int byte_linear(struct vcpu *c, const struct insn *i, unsigned delta, uns
 	return seg_linear(c, i->seg, off, c->code64 ? 1 : len, true, gva);
 }
 
-/* MASKMOVDQU and MASKMOVQ: bytes of the first register to DS:rDI where the second's are negative. */
+/* MASKMOVDQU and MASKMOVQ: bytes of the first register to DS:rDI where the second's are negative.
+ */
 static int maskmov_bytes(struct vcpu *c, const struct insn *i)
 {
 	bool mmx = i->op == OP_MASKMOVQ;
@@ -79,7 +80,7 @@ static NOINLINE int do_x_maskmov(struct vcpu *c, const struct uop *u)
 	const struct insn *i = u->insn;
 	unsigned size = maskmov_size(i);
 	struct elements e;
-	uint8_t buf[MAX_VL] = {0};
+	uint8_t buf[MAX_VL] = { 0 };
 	int r = vector_check(c, i);
 
 	if (r)
@@ -92,7 +93,7 @@ static NOINLINE int do_x_maskmov(struct vcpu *c, const struct uop *u)
 	}
 	if (i->op == OP_MASKMOVQ || i->map == 1)
 		return maskmov_bytes(c, i);
-	e = (struct elements){.n = i->vl / size, .size = size};
+	e = (struct elements){ .n = i->vl / size, .size = size };
 	e.active = signs(c->fpu.zmm[i->opd[1].reg], e.n, size);
 	if (i->opd[0].kind == OPD_MEM)
 		return elements_write(c, u, &e, c->fpu.zmm[i->opd[2].reg]);
@@ -106,15 +107,15 @@ HANDLER(x_maskmov)
 /* -- Gather and scatter ----------------------------------------------------------------------- */
 
 struct vsib {
-	unsigned n;     /* elements */
-	unsigned size;  /* of one, in bytes */
+	unsigned n;	/* elements */
+	unsigned size;	/* of one, in bytes */
 	unsigned index; /* size of an index */
 };
 
 static struct vsib vsib_of(const struct insn *i, const struct operand *mem, unsigned vl)
 {
 	/* Opcode bit 0: quadword indices; W: quadword elements. */
-	struct vsib v = {.size = mem->size, .index = i->opcode & 1 ? 8 : 4};
+	struct vsib v = { .size = mem->size, .index = i->opcode & 1 ? 8 : 4 };
 
 	v.n = vl / MAX(v.size, v.index);
 	return v;

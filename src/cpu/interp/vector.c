@@ -7,19 +7,19 @@
 #include "cpu/interp/stub.h"
 #include "cpu/x86/features.h"
 
-#define FSW_ES  BIT(7)
+#define FSW_ES	BIT(7)
 #define FSW_TOP 0x3800
 /* IE, DE, ZE, OE, UE */
 #define FSW_BEFORE_STORE 0x1f
 
 /* Fields of the 64-bit FXSAVE image. SDM 1 "FXSAVE area". */
-#define FX_FSW   2
-#define FX_FTW   4
-#define FX_FOP   6
-#define FX_FIP   8
-#define FX_FDP   16
-#define FX_MXCSR 24
-#define FX_ST    32
+#define FX_FSW	     2
+#define FX_FTW	     4
+#define FX_FOP	     6
+#define FX_FIP	     8
+#define FX_FDP	     16
+#define FX_MXCSR     24
+#define FX_ST	     32
 #define FX_X87_BYTES 160 /* up to XMM0 */
 
 #define MAX_VL 64
@@ -31,10 +31,9 @@ int vector_check(struct vcpu *c, const struct insn *i)
 	if (attr & INSN_USES_AVX) {
 		uint64_t need = XCR0_SSE | XCR0_AVX;
 
-		if (i->enc == ENC_EVEX || (i->enc == ENC_VEX && insn_table[i->id].feature >=
-								FEAT_AVX512F &&
-					   insn_table[i->id].attr & INSN_USES_AVX &&
-					   i->opd[0].kind == OPD_KREG))
+		if (i->enc == ENC_EVEX ||
+		    (i->enc == ENC_VEX && insn_table[i->id].feature >= FEAT_AVX512F &&
+		     insn_table[i->id].attr & INSN_USES_AVX && i->opd[0].kind == OPD_KREG))
 			need |= XCR0_AVX512;
 		if (!(c->cr0 & CR0_PE) || c->rflags_rest & RFLAGS_VM || !(c->cr4 & CR4_OSXSAVE) ||
 		    (c->fpu.xcr0 & need) != need)
@@ -71,7 +70,7 @@ struct elements evex_elements(const struct vcpu *c, const struct insn *i, unsign
 	/* What is broadcast is read if any of the elements that it goes to is active. */
 	for (unsigned from = n; d->attr & INSN_MEM_SRC && from < bits; from += n)
 		k |= k >> from;
-	return (struct elements){.n = n, .size = mem_bytes / n, .active = k & low_bits(n)};
+	return (struct elements){ .n = n, .size = mem_bytes / n, .active = k & low_bits(n) };
 }
 
 int vector_linear(struct vcpu *c, const struct uop *u, unsigned delta, unsigned len, bool write,
@@ -252,8 +251,8 @@ static int find_operand(struct vcpu *c, const struct uop *u, unsigned size, bool
 	return may_skip ? 0 : r;
 }
 
-/* With the memory operand where it is, if that is RAM in one page: the host then accesses it just as
- * the guest would. */
+/* With the memory operand where it is, if that is RAM in one page: the host then accesses it just
+ * as the guest would. */
 static int run_with_memory(struct vcpu *c, const struct uop *u, const struct operand *o)
 {
 	const struct insn *i = u->insn;
@@ -261,7 +260,7 @@ static int run_with_memory(struct vcpu *c, const struct uop *u, const struct ope
 	bool write = attr & INSN_MEM_DST, masked = i->enc == ENC_EVEX && i->mask;
 	unsigned size = o->size;
 	gva_t gva = raw_linear(c, u);
-	struct elements e = {.n = 1, .size = size, .active = 1};
+	struct elements e = { .n = 1, .size = size, .active = 1 };
 	uint8_t *p = NULL;
 	bool quiet;
 	int r;

@@ -48,8 +48,8 @@ static NOINLINE int do_x_xsave(struct vcpu *c, const struct uop *u)
 		return raise_exc(c, EXC_NM, 0);
 	if ((i->op == OP_XSAVES || i->op == OP_XRSTORS) && c->cpl)
 		return raise_gp(c);
-	r = insn_linear(c, u, 0, 512, i->op != OP_FXRSTOR && i->op != OP_XRSTOR &&
-			i->op != OP_XRSTORS, &gva);
+	r = insn_linear(c, u, 0, 512,
+			i->op != OP_FXRSTOR && i->op != OP_XRSTOR && i->op != OP_XRSTORS, &gva);
 	if (r)
 		return r;
 	switch (i->op) {

@@ -223,12 +223,7 @@ enum x86_exc sys_invlpg(struct vcpu *c, gva_t gva)
 	return EXC_NONE;
 }
 
-enum {
-	INVPCID_ADDRESS,
-	INVPCID_ONE,
-	INVPCID_ALL,
-	INVPCID_ALL_BUT_GLOBAL
-};
+enum { INVPCID_ADDRESS, INVPCID_ONE, INVPCID_ALL, INVPCID_ALL_BUT_GLOBAL };
 
 enum x86_exc sys_invpcid(struct vcpu *c, uint64_t type, uint64_t pcid, uint64_t gva)
 {

@@ -27,8 +27,8 @@ static uint32_t feature_bits(const struct cpu_model *m, uint32_t leaf, uint32_t 
 {
 	uint32_t bits = 0;
 
-#define X(id, text, l, s, r, b)                                               \
-	if (leaf == (l) && sub == (s) && reg == (r) && cpu_has(m, FEAT_##id)) \
+#define X(id, text, l, s, r, b)                                                                    \
+	if (leaf == (l) && sub == (s) && reg == (r) && cpu_has(m, FEAT_##id))                      \
 		bits |= 1u << (b);
 	CPU_FEATURES(X)
 #undef X

@@ -6,12 +6,7 @@
 #define DR6_WRITABLE 0xe00fu
 #define DR7_WRITABLE 0xffff23ffu
 
-enum {
-	RW_EXECUTE,
-	RW_WRITE,
-	RW_IO,
-	RW_ACCESS
-};
+enum { RW_EXECUTE, RW_WRITE, RW_IO, RW_ACCESS };
 
 static bool is_armed(const struct vcpu *c, unsigned n)
 {

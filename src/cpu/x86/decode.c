@@ -15,16 +15,7 @@
 #define PADDING 32
 
 /* Kinds of bytes before the opcode. */
-enum lead {
-	LEAD_OPCODE,
-	LEAD_66,
-	LEAD_67,
-	LEAD_LOCK,
-	LEAD_REPNE,
-	LEAD_REP,
-	LEAD_SEG,
-	LEAD_REX
-};
+enum lead { LEAD_OPCODE, LEAD_66, LEAD_67, LEAD_LOCK, LEAD_REPNE, LEAD_REP, LEAD_SEG, LEAD_REX };
 
 static const uint8_t leads[256] = {
 	[0x26] = LEAD_SEG,  [0x2e] = LEAD_SEG,	 [0x36] = LEAD_SEG, [0x3e] = LEAD_SEG,
@@ -33,13 +24,7 @@ static const uint8_t leads[256] = {
 };
 
 /* What of the encoding decides a size. */
-enum size_key {
-	KEY_OSZ,
-	KEY_VL,
-	KEY_W,
-	KEY_M64,
-	KEY_ASZ
-};
+enum size_key { KEY_OSZ, KEY_VL, KEY_W, KEY_M64, KEY_ASZ };
 
 static const struct {
 	uint8_t key;

@@ -11,11 +11,7 @@
 #define DEBUGCTL_LBR_BTF 3u
 #define MAX_ROUNDS	 8
 
-enum exc_class {
-	BENIGN,
-	CONTRIBUTORY,
-	PAGE_FAULT
-};
+enum exc_class { BENIGN, CONTRIBUTORY, PAGE_FAULT };
 
 /* SDM 3A 6.15 "Interrupt 8: Double Fault Exception", table of classes. */
 static enum exc_class class_of(enum x86_exc exc)

@@ -46,14 +46,14 @@
 #define SUP   INSN_FAULT_SUP
 #define MAYBE INSN_FL_MAYBE
 /* For the generator alone. */
-#define UA    (1u << 24) /* legacy SSE whose 16-byte memory operand may be unaligned */
-#define OP64  (1u << 25) /* default operand size 64 in 64-bit mode */
-#define NEAR  (1u << 26) /* operand size 64 in 64-bit mode, 66 ignored */
-#define NF    (1u << 29) /* EVEX: masking does not suppress memory faults (SDM's types "NF") */
-#define NOMEM (1u << 27) /* mod is taken as 3 */
-#define DIST  (1u << 28) /* gather: registers must differ */
-#define DEL   (1u << 30) /* disp8 counts elements */
-#define NOVL  (1u << 31) /* 128 bits of AVX-512 without AVX512VL (VMOVD, VPEXTRB ...) */
+#define UA	  (1u << 24) /* legacy SSE whose 16-byte memory operand may be unaligned */
+#define OP64	  (1u << 25) /* default operand size 64 in 64-bit mode */
+#define NEAR	  (1u << 26) /* operand size 64 in 64-bit mode, 66 ignored */
+#define NF	  (1u << 29) /* EVEX: masking does not suppress memory faults (SDM's types "NF") */
+#define NOMEM	  (1u << 27) /* mod is taken as 3 */
+#define DIST	  (1u << 28) /* gather: registers must differ */
+#define DEL	  (1u << 30) /* disp8 counts elements */
+#define NOVL	  (1u << 31) /* 128 bits of AVX-512 without AVX512VL (VMOVD, VPEXTRB ...) */
 #define ROW_ATTRS 0x00ffffffu
 
 struct row {
@@ -72,11 +72,22 @@ struct row {
 };
 
 static struct row rows[] = {
-	{ .text = "(invalid)", .spec = "", .opds = "", .flags = "", .feat = "FEAT_NONE",
-	  .op = "INVALID", .file = "" },
+	{ .text = "(invalid)",
+	  .spec = "",
+	  .opds = "",
+	  .flags = "",
+	  .feat = "FEAT_NONE",
+	  .op = "INVALID",
+	  .file = "" },
 #define INSN(text_, spec_, opds_, flags_, feat_, attr_, op_)                                       \
-	{ .text = text_, .spec = spec_, .opds = opds_, .flags = flags_, .feat = "FEAT_" #feat_,    \
-	  .op = #op_, .file = FILE_, .attr = attr_ },
+	{ .text = text_,                                                                           \
+	  .spec = spec_,                                                                           \
+	  .opds = opds_,                                                                           \
+	  .flags = flags_,                                                                         \
+	  .feat = "FEAT_" #feat_,                                                                  \
+	  .op = #op_,                                                                              \
+	  .file = FILE_,                                                                           \
+	  .attr = attr_ },
 #define FILE_ "base"
 #include "insn_base.def"
 #undef FILE_
@@ -94,16 +105,15 @@ static struct row rows[] = {
 };
 #define N_ROWS ARRAY_SIZE(rows)
 
-static const char *const op_names[] = {
-	"INVALID",
+static const char *const op_names[] = { "INVALID",
 #define X(n) #n,
-	INSN_OPS(X)
+					INSN_OPS(X)
 #undef X
 };
 
 static const unsigned dim_size[N_DIMS] = {
-	[DIM_PP] = 4, [DIM_MW] = 4, [DIM_MOD] = 2, [DIM_REG] = 8, [DIM_RM] = 8,
-	[DIM_L] = 4, [DIM_OSZ] = 3, [DIM_ASZ] = 3, [DIM_B] = 2,
+	[DIM_PP] = 4, [DIM_MW] = 4,  [DIM_MOD] = 2, [DIM_REG] = 8, [DIM_RM] = 8,
+	[DIM_L] = 4,  [DIM_OSZ] = 3, [DIM_ASZ] = 3, [DIM_B] = 2,
 };
 
 static void die(const struct row *r, const char *why, const char *what)
@@ -124,19 +134,17 @@ static unsigned lookup(const struct row *r, const char *const *names, unsigned n
 
 /* ---- spec ---- */
 
-static const char *const word_names[] = { "NP", "66", "F3", "F2", "NFx", "i64", "only64",
-					   "o16", "o32", "o64", "a16", "a32", "a64", "W0",
-					   "W1", "NB", "mem", "reg", "/r" };
+static const char *const word_names[] = { "NP",	 "66",	"F3",  "F2",  "NFx", "i64", "only64",
+					  "o16", "o32", "o64", "a16", "a32", "a64", "W0",
+					  "W1",	 "NB",	"mem", "reg", "/r" };
 static const struct {
 	enum decode_dim dim;
 	unsigned mask;
 } words[] = {
-	{ DIM_PP, 1 }, { DIM_PP, 2 }, { DIM_PP, 4 }, { DIM_PP, 8 }, { DIM_PP, 3 },
-	{ DIM_MW, 3 }, { DIM_MW, 12 },
-	{ DIM_OSZ, 1 }, { DIM_OSZ, 2 }, { DIM_OSZ, 4 },
-	{ DIM_ASZ, 1 }, { DIM_ASZ, 2 }, { DIM_ASZ, 4 },
-	{ DIM_MW, 5 }, { DIM_MW, 10 }, { DIM_B, 1 }, { DIM_MOD, 1 }, { DIM_MOD, 2 },
-	{ DIM_MOD, 3 },
+	{ DIM_PP, 1 },	{ DIM_PP, 2 },	{ DIM_PP, 4 },	{ DIM_PP, 8 },	{ DIM_PP, 3 },
+	{ DIM_MW, 3 },	{ DIM_MW, 12 }, { DIM_OSZ, 1 }, { DIM_OSZ, 2 }, { DIM_OSZ, 4 },
+	{ DIM_ASZ, 1 }, { DIM_ASZ, 2 }, { DIM_ASZ, 4 }, { DIM_MW, 5 },	{ DIM_MW, 10 },
+	{ DIM_B, 1 },	{ DIM_MOD, 1 }, { DIM_MOD, 2 }, { DIM_MOD, 3 },
 };
 
 static void set_modrm(struct row *r, unsigned byte, bool any_rm)
@@ -162,8 +170,7 @@ static void parse_vex(struct row *r, char *spec)
 	unsigned l;
 
 	r->enc = *part == 'E' ? ENC_EVEX : ENC_VEX;
-	l = lookup(r, lengths, ARRAY_SIZE(lengths),
-		   strtok_r(NULL, ".", &save));
+	l = lookup(r, lengths, ARRAY_SIZE(lengths), strtok_r(NULL, ".", &save));
 	r->mask[DIM_L] = r->enc == ENC_EVEX ? evex_l[l] : vex_l[l];
 	if (l == 6)
 		r->form.flags |= FORM_LIG;
@@ -246,28 +253,40 @@ static const struct {
 	const char *type;
 	uint8_t msize, rsize;
 } types[] = {
-	{ "b", SZ_1, SZ_1 },     { "w", SZ_2, SZ_2 },     { "d", SZ_4, SZ_4 },
-	{ "q", SZ_8, SZ_8 },     { "t", SZ_10, SZ_10 },   { "dq", SZ_16, SZ_16 },
-	{ "qq", SZ_32, SZ_32 },  { "oq", SZ_64, SZ_64 },  { "v", SZ_v, SZ_v },
-	{ "z", SZ_z, SZ_z },     { "y", SZ_y, SZ_y },     { "A", SZ_ad, SZ_ad },
-	{ "m", SZ_m, SZ_m },
-	{ "bd", SZ_1, SZ_4 },    { "wd", SZ_2, SZ_4 },    { "wv", SZ_2, SZ_v },
-	{ "bm", SZ_1, SZ_m },    { "wm", SZ_2, SZ_m },    { "dm", SZ_4, SZ_m },
-	{ "wy", SZ_2, SZ_y },    { "by", SZ_1, SZ_y },    { "", SZ_0, SZ_v },
-	{ "p", SZ_p, SZ_p },     { "s", SZ_s, SZ_s },     { "a", SZ_a, SZ_a },
-	{ "env", SZ_env, 0 },    { "fst", SZ_fst, 0 },    { "fx", SZ_512, 0 },
-	{ "xs", SZ_0, 0 },       { "dup", SZ_dup, SZ_x }, { "x", SZ_x, SZ_x },
-	{ "xh", SZ_xh, SZ_xh },  { "xq", SZ_xq, SZ_xq },  { "xe", SZ_xe, SZ_xe },
-	{ "ss", SZ_4, SZ_16 },   { "sd", SZ_8, SZ_16 },   { "sw", SZ_2, SZ_16 },
-	{ "sb", SZ_1, SZ_16 },   { "x4", SZ_4, SZ_x },     { "x8", SZ_8, SZ_x },
-	{ "xh8", SZ_8, SZ_xh },
+	{ "b", SZ_1, SZ_1 },	{ "w", SZ_2, SZ_2 },	{ "d", SZ_4, SZ_4 },
+	{ "q", SZ_8, SZ_8 },	{ "t", SZ_10, SZ_10 },	{ "dq", SZ_16, SZ_16 },
+	{ "qq", SZ_32, SZ_32 }, { "oq", SZ_64, SZ_64 }, { "v", SZ_v, SZ_v },
+	{ "z", SZ_z, SZ_z },	{ "y", SZ_y, SZ_y },	{ "A", SZ_ad, SZ_ad },
+	{ "m", SZ_m, SZ_m },	{ "bd", SZ_1, SZ_4 },	{ "wd", SZ_2, SZ_4 },
+	{ "wv", SZ_2, SZ_v },	{ "bm", SZ_1, SZ_m },	{ "wm", SZ_2, SZ_m },
+	{ "dm", SZ_4, SZ_m },	{ "wy", SZ_2, SZ_y },	{ "by", SZ_1, SZ_y },
+	{ "", SZ_0, SZ_v },	{ "p", SZ_p, SZ_p },	{ "s", SZ_s, SZ_s },
+	{ "a", SZ_a, SZ_a },	{ "env", SZ_env, 0 },	{ "fst", SZ_fst, 0 },
+	{ "fx", SZ_512, 0 },	{ "xs", SZ_0, 0 },	{ "dup", SZ_dup, SZ_x },
+	{ "x", SZ_x, SZ_x },	{ "xh", SZ_xh, SZ_xh }, { "xq", SZ_xq, SZ_xq },
+	{ "xe", SZ_xe, SZ_xe }, { "ss", SZ_4, SZ_16 },	{ "sd", SZ_8, SZ_16 },
+	{ "sw", SZ_2, SZ_16 },	{ "sb", SZ_1, SZ_16 },	{ "x4", SZ_4, SZ_x },
+	{ "x8", SZ_8, SZ_x },	{ "xh8", SZ_8, SZ_xh },
 };
 
 /* Register files and what is no register. */
 enum opd_class {
-	CLASS_GPR, CLASS_SREG, CLASS_CR, CLASS_DR, CLASS_ST, CLASS_MMX, CLASS_VEC, CLASS_K,
+	CLASS_GPR,
+	CLASS_SREG,
+	CLASS_CR,
+	CLASS_DR,
+	CLASS_ST,
+	CLASS_MMX,
+	CLASS_VEC,
+	CLASS_K,
 	CLASS_VSIB, /* always memory, with a vector index */
-	CLASS_IMM, CLASS_REL, CLASS_FAR, CLASS_ONE, CLASS_MOFFS, CLASS_SRC, CLASS_DST,
+	CLASS_IMM,
+	CLASS_REL,
+	CLASS_FAR,
+	CLASS_ONE,
+	CLASS_MOFFS,
+	CLASS_SRC,
+	CLASS_DST,
 };
 
 /* Kind, and what of a register's number counts: REX bits do not for MMX, x87 and masks, EVEX.X
@@ -275,14 +294,14 @@ enum opd_class {
 static const struct {
 	uint8_t kind, mask;
 } classes[] = {
-	[CLASS_GPR] = { OPD_GPR, 15 },  [CLASS_SREG] = { OPD_SREG, 7 },
-	[CLASS_CR] = { OPD_CR, 15 },    [CLASS_DR] = { OPD_DR, 15 },
-	[CLASS_ST] = { OPD_ST, 7 },     [CLASS_MMX] = { OPD_MMX, 7 },
-	[CLASS_VEC] = { OPD_XMM, 31 },  [CLASS_K] = { OPD_KREG, 7 },
+	[CLASS_GPR] = { OPD_GPR, 15 },	[CLASS_SREG] = { OPD_SREG, 7 },
+	[CLASS_CR] = { OPD_CR, 15 },	[CLASS_DR] = { OPD_DR, 15 },
+	[CLASS_ST] = { OPD_ST, 7 },	[CLASS_MMX] = { OPD_MMX, 7 },
+	[CLASS_VEC] = { OPD_XMM, 31 },	[CLASS_K] = { OPD_KREG, 7 },
 	[CLASS_VSIB] = { OPD_VSIB, 0 }, [CLASS_IMM] = { OPD_IMM, 0 },
-	[CLASS_REL] = { OPD_REL, 0 },   [CLASS_FAR] = { OPD_FAR, 0 },
-	[CLASS_ONE] = { OPD_ONE, 0 },   [CLASS_MOFFS] = { OPD_MEM, 0 },
-	[CLASS_SRC] = { OPD_SRC, 0 },   [CLASS_DST] = { OPD_DST, 0 },
+	[CLASS_REL] = { OPD_REL, 0 },	[CLASS_FAR] = { OPD_FAR, 0 },
+	[CLASS_ONE] = { OPD_ONE, 0 },	[CLASS_MOFFS] = { OPD_MEM, 0 },
+	[CLASS_SRC] = { OPD_SRC, 0 },	[CLASS_DST] = { OPD_DST, 0 },
 };
 
 /* fixed: the number of a register, the enum imm_form of an immediate. */
@@ -324,18 +343,18 @@ static const struct {
 	const char *letter;
 	uint8_t from, klass, mod; /* mod: the ModRM.mod values it takes, as DIM_MOD */
 } letters[] = {
-	{ "KG", FROM_REG, CLASS_K, 3 },  { "KH", FROM_VVVV, CLASS_K, 3 },
-	{ "KE", FROM_RM, CLASS_K, 3 },   { "KR", FROM_RM, CLASS_K, 2 },
-	{ "KM", FROM_RM, CLASS_K, 1 },   { "VM", FROM_RM, CLASS_VSIB, 1 },
-	{ "E", FROM_RM, CLASS_GPR, 3 },  { "M", FROM_RM, CLASS_GPR, 1 },
-	{ "R", FROM_RM, CLASS_GPR, 2 },  { "G", FROM_REG, CLASS_GPR, 3 },
+	{ "KG", FROM_REG, CLASS_K, 3 },	  { "KH", FROM_VVVV, CLASS_K, 3 },
+	{ "KE", FROM_RM, CLASS_K, 3 },	  { "KR", FROM_RM, CLASS_K, 2 },
+	{ "KM", FROM_RM, CLASS_K, 1 },	  { "VM", FROM_RM, CLASS_VSIB, 1 },
+	{ "E", FROM_RM, CLASS_GPR, 3 },	  { "M", FROM_RM, CLASS_GPR, 1 },
+	{ "R", FROM_RM, CLASS_GPR, 2 },	  { "G", FROM_REG, CLASS_GPR, 3 },
 	{ "T", FROM_VVVV, CLASS_GPR, 3 }, { "Z", FROM_OP, CLASS_GPR, 3 },
 	{ "S", FROM_REG, CLASS_SREG, 3 }, { "C", FROM_REG, CLASS_CR, 3 },
-	{ "D", FROM_REG, CLASS_DR, 3 },  { "P", FROM_REG, CLASS_MMX, 3 },
-	{ "Q", FROM_RM, CLASS_MMX, 3 },  { "N", FROM_RM, CLASS_MMX, 2 },
-	{ "V", FROM_REG, CLASS_VEC, 3 }, { "H", FROM_VVVV, CLASS_VEC, 3 },
-	{ "W", FROM_RM, CLASS_VEC, 3 },  { "U", FROM_RM, CLASS_VEC, 2 },
-	{ "L", FROM_IS4, CLASS_VEC, 3 }, { "X", FROM_NONE, CLASS_SRC, 3 },
+	{ "D", FROM_REG, CLASS_DR, 3 },	  { "P", FROM_REG, CLASS_MMX, 3 },
+	{ "Q", FROM_RM, CLASS_MMX, 3 },	  { "N", FROM_RM, CLASS_MMX, 2 },
+	{ "V", FROM_REG, CLASS_VEC, 3 },  { "H", FROM_VVVV, CLASS_VEC, 3 },
+	{ "W", FROM_RM, CLASS_VEC, 3 },	  { "U", FROM_RM, CLASS_VEC, 2 },
+	{ "L", FROM_IS4, CLASS_VEC, 3 },  { "X", FROM_NONE, CLASS_SRC, 3 },
 	{ "Y", FROM_NONE, CLASS_DST, 3 },
 };
 
@@ -382,8 +401,8 @@ static void note_access(struct row *r, unsigned pos)
 	r->attr |= (write ? INSN_MEM_DST : 0) | (read ? INSN_MEM_SRC : 0);
 }
 
-static void set_operand(struct row *r, unsigned pos, unsigned from, unsigned klass,
-			unsigned msize, unsigned rsize)
+static void set_operand(struct row *r, unsigned pos, unsigned from, unsigned klass, unsigned msize,
+			unsigned rsize)
 {
 	struct form_opd *o = &r->form.opd[pos];
 
@@ -410,13 +429,9 @@ static void set_operand(struct row *r, unsigned pos, unsigned from, unsigned kla
 		r->form.flags |= FORM_REG_LIMITS;
 		o->size[0] = SZ_8;
 		break;
-	case CLASS_MMX:
-		o->size[0] = SZ_8;
-		break;
+	case CLASS_MMX: o->size[0] = SZ_8; break;
 	case CLASS_CR:
-	case CLASS_DR:
-		r->form.flags |= FORM_REG_LIMITS;
-		break;
+	case CLASS_DR: r->form.flags |= FORM_REG_LIMITS; break;
 	case CLASS_GPR:
 		if (r->enc == ENC_EVEX && from == FROM_REG)
 			r->form.flags |= FORM_REG_LIMITS;
@@ -775,8 +790,8 @@ static void emit_forms(void)
 	for (unsigned i = 0; i < N_ROWS; i++) {
 		const struct insn_form *f = &rows[i].form;
 
-		printf("\t{ OP_%s, %#x, %u, %u, %u, %u, {", rows[i].op, f->flags, f->n_opds,
-		       f->imm, f->opsize, f->elem);
+		printf("\t{ OP_%s, %#x, %u, %u, %u, %u, {", rows[i].op, f->flags, f->n_opds, f->imm,
+		       f->opsize, f->elem);
 		for (unsigned k = 0; k < f->n_opds; k++) {
 			const struct form_opd *o = &f->opd[k];
 

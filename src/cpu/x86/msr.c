@@ -28,9 +28,9 @@ struct msr_field {
 	uint64_t writable; /* a 1 elsewhere is #GP */
 };
 
-#define FIELD(msr, field, canonical, writable)                         \
-	{                                                              \
-		msr, offsetof(struct vcpu, field), canonical, writable \
+#define FIELD(msr, field, canonical, writable)                                                     \
+	{                                                                                          \
+		msr, offsetof(struct vcpu, field), canonical, writable                             \
 	}
 
 static const struct msr_field fields[] = {

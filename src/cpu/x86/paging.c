@@ -9,13 +9,13 @@
 #include "cpu/x86/tlb.h"
 #include "mem/physmap.h"
 
-#define PTE_P   BIT(0)
-#define PTE_W   BIT(1)
-#define PTE_U   BIT(2)
-#define PTE_A   BIT(5)
-#define PTE_D   BIT(6)
-#define PTE_PS  BIT(7)
-#define PTE_NX  BIT(63)
+#define PTE_P  BIT(0)
+#define PTE_W  BIT(1)
+#define PTE_U  BIT(2)
+#define PTE_A  BIT(5)
+#define PTE_D  BIT(6)
+#define PTE_PS BIT(7)
+#define PTE_NX BIT(63)
 
 /* One step of a walk: the entry's place and what it said. */
 struct pte {
@@ -89,9 +89,10 @@ static uint64_t reserved_bits(const struct vcpu *c, unsigned level, bool leaf)
 		/* PSE-36: bits 13-16 hold address bits 32-35, 17-20 more; 21 is reserved. */
 		if (level == 1 && leaf)
 			rsvd = BIT(21) | (bits_get(~0ull, 0, 21) & ~bits_get(~0ull, 0, 13) &
-					  ~(bits_get(~0ull, 0, c->model->phys_bits > 40
-								     ? 21
-								     : c->model->phys_bits - 32 + 13)));
+					  ~(bits_get(~0ull, 0,
+						     c->model->phys_bits > 40
+							     ? 21
+							     : c->model->phys_bits - 32 + 13)));
 		return rsvd;
 	}
 	rsvd = bits_get(~0ull, 0, 52) & ~(BIT(c->model->phys_bits) - 1);
@@ -180,7 +181,7 @@ static enum walk walk_once(struct vcpu *c, gva_t gva, unsigned access, gpa_t *gp
 
 		/* Tables outside memory read as ones on a bus: a reserved-bit fault at best. */
 		if (!pte_read(c, table + (uint64_t)index * esize, esize, &e))
-			e = (struct pte){.val = wide ? ~0ull : 0xffffffff};
+			e = (struct pte){ .val = wide ? ~0ull : 0xffffffff };
 		if (!(e.val & PTE_P)) {
 			page_fault(c, gva, access, 0);
 			return WALK_FAULT;

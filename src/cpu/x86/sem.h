@@ -25,8 +25,8 @@
 
 /* a OP b with flags out. */
 #define SEM_BINARY(name, mnem)                                                                     \
-	static inline __attribute__((always_inline)) uint64_t sem_##name(                          \
-		unsigned size, uint64_t a, uint64_t b, uint32_t *cc)                               \
+	static inline __attribute__((always_inline))                                               \
+	uint64_t sem_##name(unsigned size, uint64_t a, uint64_t b, uint32_t *cc)                   \
 	{                                                                                          \
 		uint16_t f;                                                                        \
 		uint64_t r;                                                                        \
@@ -53,8 +53,8 @@ SEM_BINARY(xor, "xor")
 
 /* a OP b that reads flags, or keeps some: flags in and out. */
 #define SEM_BINARY_FL(name, text)                                                                  \
-	static inline __attribute__((always_inline)) uint64_t sem_##name(                          \
-		unsigned size, uint64_t a, uint64_t b, uint32_t *cc)                               \
+	static inline __attribute__((always_inline))                                               \
+	uint64_t sem_##name(unsigned size, uint64_t a, uint64_t b, uint32_t *cc)                   \
 	{                                                                                          \
 		uint16_t f = (uint16_t)*cc;                                                        \
 		uint64_t r;                                                                        \
@@ -78,8 +78,8 @@ SEM_BINARY_FL(sbb, "sbb")
 
 /* OP a: INC and DEC keep CF, NOT keeps all. */
 #define SEM_UNARY(name)                                                                            \
-	static inline __attribute__((always_inline)) uint64_t sem_##name(unsigned size,            \
-									 uint64_t a, uint32_t *cc) \
+	static inline __attribute__((always_inline))                                               \
+	uint64_t sem_##name(unsigned size, uint64_t a, uint32_t *cc)                               \
 	{                                                                                          \
 		uint16_t f = (uint16_t)*cc;                                                        \
 		uint64_t r;                                                                        \
@@ -105,8 +105,8 @@ SEM_UNARY(neg)
 /* Shifts and rotates of a by count (an 8-bit number, not yet masked): a count of 0 after masking
  * keeps all flags, as the host does. */
 #define SEM_SHIFT(name)                                                                            \
-	static inline __attribute__((always_inline)) uint64_t sem_##name(                          \
-		unsigned size, uint64_t a, uint64_t b, uint32_t *cc)                               \
+	static inline __attribute__((always_inline))                                               \
+	uint64_t sem_##name(unsigned size, uint64_t a, uint64_t b, uint32_t *cc)                   \
 	{                                                                                          \
 		uint16_t f = (uint16_t)*cc;                                                        \
 		uint64_t r;                                                                        \
@@ -151,10 +151,7 @@ SEM_SHIFT(sar)
 #define SEM_SHIFT2_ASM(T, text)                                                                    \
 	do {                                                                                       \
 		T x = (T)a;                                                                        \
-		__asm__(SEM_LOAD text SEM_SAVE                                                     \
-			: "+a"(f), "+r"(x)                                                         \
-			: "r"((T)b), "c"(count)                                                    \
-			: "cc");                                                                   \
+		__asm__(SEM_LOAD text SEM_SAVE : "+a"(f), "+r"(x) : "r"((T)b), "c"(count) : "cc"); \
 		r = x;                                                                             \
 	} while (0)
 SEM_SHIFT2(shld)
@@ -208,7 +205,7 @@ SEM_RM(btc, "btc")
 		*cc = f;                                                                           \
 		return x;                                                                          \
 	}
-SEM_VEX(andn, "andn")   /* ~a & b */
+SEM_VEX(andn, "andn")	/* ~a & b */
 SEM_VEX(bextr, "bextr") /* field b of a */
 SEM_VEX(bzhi, "bzhi")
 SEM_VEX(sarx, "sarx")

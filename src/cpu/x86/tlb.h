@@ -16,7 +16,7 @@ enum tlb_mode {
 	TLB_KERNEL,    /* supervisor, SMAP in force */
 	TLB_KERNEL_AC, /* supervisor with EFLAGS.AC = 1, or no SMAP */
 	TLB_USER,
-	TLB_SLOW,      /* never filled: alignment checks or data breakpoints want every access */
+	TLB_SLOW, /* never filled: alignment checks or data breakpoints want every access */
 	N_TLB_MODES
 };
 
@@ -25,7 +25,7 @@ enum tlb_mode {
 
 struct tlb_entry {
 	uint64_t tag_r, tag_w, tag_x; /* 0 is invalid */
-	uintptr_t addend;             /* host address minus linear address */
+	uintptr_t addend;	      /* host address minus linear address */
 };
 
 /* What PF_ access a translation allows besides the one that was asked (paging_walk). */

@@ -38,12 +38,7 @@ void return_outer(struct vcpu *c, const struct desc *cs, uint64_t rip, const str
  * remembers. An exception from the old task leaves all as it was (EXC_GP, EXC_NP, EXC_TS, EXC_PF);
  * one that comes after the switch belongs to the new task, and c is in it. SDM 3A 7.3.
  */
-enum task_why {
-	TASK_JMP,
-	TASK_CALL,
-	TASK_EVENT,
-	TASK_IRET
-};
+enum task_why { TASK_JMP, TASK_CALL, TASK_EVENT, TASK_IRET };
 enum x86_exc task_switch(struct vcpu *c, uint16_t sel, enum task_why why, gva_t next_rip,
 			 uint64_t rflags);
 

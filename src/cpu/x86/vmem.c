@@ -12,8 +12,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define MAX_ASID  4095
-#define N_PCIDS   8
+#define MAX_ASID 4095
+#define N_PCIDS	 8
 
 /* Which address space an asid stands for. */
 struct pcid_slot {
@@ -26,11 +26,11 @@ struct tlb {
 	struct pcid_slot pcid[N_PCIDS];
 	unsigned next_slot;
 	uint16_t last_asid;
-	uint64_t epoch;      /* part of code_key: counts what may change rip -> code */
-	uint64_t cs_seen;    /* CS base and limit that the epoch stands for */
+	uint64_t epoch;	  /* part of code_key: counts what may change rip -> code */
+	uint64_t cs_seen; /* CS base and limit that the epoch stands for */
 	uint32_t cs_limit_seen;
 	gva_t large_lo, large_hi; /* all large pages filled since the last full flush lie here */
-	bool has_huge;            /* a 1 GiB page among them */
+	bool has_huge;		  /* a 1 GiB page among them */
 };
 
 int tlb_new(struct tlb **out)
@@ -90,7 +90,7 @@ void vmem_switch(struct vcpu *c, bool flush)
 	if (flush) {
 		uint16_t asid = new_asid(c);
 
-		*s = (struct pcid_slot){.pcid = pcid, .asid = asid};
+		*s = (struct pcid_slot){ .pcid = pcid, .asid = asid };
 	}
 	c->tlb_asid = s->asid;
 	tlb_select(c);
@@ -121,7 +121,8 @@ static void clear_slots(struct tlb *t, gva_t gva, unsigned n)
 {
 	for (unsigned m = 0; m < N_TLB_MODES; m++)
 		for (unsigned i = 0; i < n; i++)
-			t->e[m][((gva >> PAGE_SHIFT) + i) & (TLB_SIZE - 1)] = (struct tlb_entry){0};
+			t->e[m][((gva >> PAGE_SHIFT) + i) & (TLB_SIZE - 1)] =
+				(struct tlb_entry){ 0 };
 }
 
 void vmem_invlpg(struct vcpu *c, gva_t gva)
@@ -168,7 +169,8 @@ void tlb_select(struct vcpu *c)
 		t->epoch++;
 	}
 	c->code_key = t->epoch << 20 | c->tlb_asid << 8 | (c->stack_size == 4) << 7 |
-		      (uint64_t)c->code_size << 3 | (c->flat_segs ? 4 : 0) | (c->cpl == 3 ? 2 : 0) | (c->mmu_mode != MMU_OFF);
+		      (uint64_t)c->code_size << 3 | (c->flat_segs ? 4 : 0) | (c->cpl == 3 ? 2 : 0) |
+		      (c->mmu_mode != MMU_OFF);
 }
 
 /* -- Write shortcuts and code (the rules of struct page_state) -------------------------------- */
@@ -179,7 +181,8 @@ static void drop_writes(struct vcpu *c, const uint8_t *page)
 		for (unsigned i = 0; i < TLB_SIZE; i++) {
 			struct tlb_entry *e = &c->tlb->e[m][i];
 
-			if (e->tag_w && (e->tag_w & ~(PAGE_SIZE - 1)) + e->addend == (uintptr_t)page)
+			if (e->tag_w &&
+			    (e->tag_w & ~(PAGE_SIZE - 1)) + e->addend == (uintptr_t)page)
 				e->tag_w = 0;
 		}
 	}
@@ -315,11 +318,10 @@ static enum x86_exc find(struct vcpu *c, gva_t gva, bool write, enum vmem_as as,
 {
 	unsigned array = array_of(c, as);
 	gva_t tagged = c->long_mode ? gva : gva & 0xffffffff;
-	const struct tlb_entry *e =
-		&c->tlb->e[array][(tagged >> PAGE_SHIFT) & (TLB_SIZE - 1)];
+	const struct tlb_entry *e = &c->tlb->e[array][(tagged >> PAGE_SHIFT) & (TLB_SIZE - 1)];
 
 	if ((write ? e->tag_w : e->tag_r) == tlb_tag(c, tagged)) {
-		*p = (struct place){.host = (uint8_t *)(tagged + e->addend)};
+		*p = (struct place){ .host = (uint8_t *)(tagged + e->addend) };
 		return EXC_NONE;
 	}
 	return locate(c, gva, access_of(c, as) | (write ? PF_WRITE : 0), array, p);

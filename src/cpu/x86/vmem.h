@@ -13,10 +13,10 @@
 
 /* Which privilege an access has. */
 enum vmem_as {
-	AS_CPL,    /* as the guest's code: user at CPL 3, else supervisor with EFLAGS.AC */
+	AS_CPL,	      /* as the guest's code: user at CPL 3, else supervisor with EFLAGS.AC */
 	AS_UNALIGNED, /* as AS_CPL, but never #AC: elements that a mask chooses */
-	AS_SYSTEM, /* implicit: descriptor tables, TSS, exception stacks of inner levels */
-	AS_USER,   /* user, whatever the CPL: stack of an outer ring */
+	AS_SYSTEM,    /* implicit: descriptor tables, TSS, exception stacks of inner levels */
+	AS_USER,      /* user, whatever the CPL: stack of an outer ring */
 };
 
 /* len: 1 to 4096 bytes. Reads and writes of 1, 2, 4, 8 bytes inside one page of RAM are single

@@ -55,11 +55,7 @@ enum {
 #define ESR_RECEIVE_ILLEGAL  (1u << 6)
 #define ESR_REGISTER	     (1u << 7)
 
-enum lapic_timer_mode {
-	LAPIC_ONESHOT,
-	LAPIC_PERIODIC,
-	LAPIC_TSC_DEADLINE
-};
+enum lapic_timer_mode { LAPIC_ONESHOT, LAPIC_PERIODIC, LAPIC_TSC_DEADLINE };
 
 struct lapic {
 	uint32_t id;   /* 8 bits wide as an xAPIC, all 32 as an x2APIC */

@@ -16,10 +16,7 @@ struct vcpu;
 
 /* Register state in which the boot processor enters the kernel. */
 struct boot_entry {
-	enum {
-		BOOT_FLAT32,
-		BOOT_LONG64
-	} mode; /* paging off; or on, with the tables at cr3 */
+	enum { BOOT_FLAT32, BOOT_LONG64 } mode; /* paging off; or on, with the tables at cr3 */
 	uint64_t rip, rsp;
 	uint64_t rax, rbx, rsi;
 	gpa_t cr3;

@@ -10,11 +10,7 @@ struct boot_file {
 	const char *text; /* as the user gave it: path, maybe a command line; borrowed */
 };
 
-enum boot_kind {
-	BOOT_LINUX,
-	BOOT_PVH,
-	BOOT_MULTIBOOT
-};
+enum boot_kind { BOOT_LINUX, BOOT_PVH, BOOT_MULTIBOOT };
 
 struct boot {
 	enum boot_kind kind;

@@ -1,5 +1,5 @@
-/* Linux bzImages by the 64-bit boot protocol, or the 32-bit one where the kernel has no 64-bit entry.
- * Documentation/arch/x86/boot.rst of Linux 6.1.
+/* Linux bzImages by the 64-bit boot protocol, or the 32-bit one where the kernel has no 64-bit
+ * entry. Documentation/arch/x86/boot.rst of Linux 6.1.
  */
 #include "base/err.h"
 #include "base/trace.h"
@@ -13,39 +13,39 @@
 /* Offsets in the first sectors of the file, which are those of the setup header in struct
  * boot_params ("zero page") as well.
  */
-#define HDR_SETUP_SECTS   0x1f1
-#define HDR_SYSSIZE       0x1f4
-#define HDR_BOOT_FLAG     0x1fe
-#define HDR_JUMP          0x201 /* its offset byte tells where the header ends */
-#define HDR_MAGIC         0x202
-#define HDR_VERSION       0x206
-#define HDR_LOADER        0x210
-#define HDR_LOADFLAGS     0x211
+#define HDR_SETUP_SECTS	  0x1f1
+#define HDR_SYSSIZE	  0x1f4
+#define HDR_BOOT_FLAG	  0x1fe
+#define HDR_JUMP	  0x201 /* its offset byte tells where the header ends */
+#define HDR_MAGIC	  0x202
+#define HDR_VERSION	  0x206
+#define HDR_LOADER	  0x210
+#define HDR_LOADFLAGS	  0x211
 #define HDR_RAMDISK_IMAGE 0x218
 #define HDR_RAMDISK_SIZE  0x21c
-#define HDR_CMDLINE_PTR   0x228
-#define HDR_INITRD_MAX    0x22c
-#define HDR_ALIGNMENT     0x230
-#define HDR_RELOCATABLE   0x234
-#define HDR_XLOADFLAGS    0x236
+#define HDR_CMDLINE_PTR	  0x228
+#define HDR_INITRD_MAX	  0x22c
+#define HDR_ALIGNMENT	  0x230
+#define HDR_RELOCATABLE	  0x234
+#define HDR_XLOADFLAGS	  0x236
 #define HDR_CMDLINE_SIZE  0x238
-#define HDR_PAYLOAD       0x248 /* offset from the protected-mode part, length */
+#define HDR_PAYLOAD	  0x248 /* offset from the protected-mode part, length */
 #define HDR_PREF_ADDRESS  0x258
-#define HDR_INIT_SIZE     0x260
-#define HDR_MIN_BYTES     0x264
+#define HDR_INIT_SIZE	  0x260
+#define HDR_MIN_BYTES	  0x264
 
-#define ZP_ACPI_RSDP         0x070
+#define ZP_ACPI_RSDP	     0x070
 #define ZP_EXT_RAMDISK_IMAGE 0x0c0
 #define ZP_EXT_RAMDISK_SIZE  0x0c4
-#define ZP_E820_ENTRIES      0x1e8
-#define ZP_E820_TABLE        0x2d0
-#define ZP_BYTES             0x1000
+#define ZP_E820_ENTRIES	     0x1e8
+#define ZP_E820_TABLE	     0x2d0
+#define ZP_BYTES	     0x1000
 
 #define MIN_VERSION 0x020a /* tells where the kernel wants to be */
 
 #define LOADFLAG_KASLR 0x02 /* set by what has randomized the kernel */
 
-#define XLF_KERNEL_64            0x01
+#define XLF_KERNEL_64		   0x01
 #define XLF_CAN_BE_LOADED_ABOVE_4G 0x02
 
 /* Entries, from the start of the protected-mode part. */
@@ -87,7 +87,8 @@ int linux_check(const struct boot *b, struct err *err)
 			       f->text, (unsigned long long)f->len,
 			       (unsigned long long)(off + need));
 
-	uint64_t most = MIN(load32(f->data + HDR_CMDLINE_SIZE), BOOT_CMDLINE_END - BOOT_CMDLINE - 1);
+	uint64_t most =
+		MIN(load32(f->data + HDR_CMDLINE_SIZE), BOOT_CMDLINE_END - BOOT_CMDLINE - 1);
 
 	if (strlen(b->append) > most)
 		return err_say(err, EINVAL, "--append: this kernel takes at most %llu bytes",
@@ -132,8 +133,7 @@ static int place_initrd(const struct boot *b, const struct physmap *pm, gpa_t ke
 		*at = (top - len) & ~(PAGE_SIZE - 1);
 		return 0;
 	}
-	if (has_entry64(&b->kernel) &&
-	    (load16(h + HDR_XLOADFLAGS) & XLF_CAN_BE_LOADED_ABOVE_4G) &&
+	if (has_entry64(&b->kernel) && (load16(h + HDR_XLOADFLAGS) & XLF_CAN_BE_LOADED_ABOVE_4G) &&
 	    pm->ram_bytes - low >= len) {
 		*at = 4 * GiB;
 		return 0;
@@ -242,7 +242,7 @@ int linux_place(const struct boot *b, const struct boot_board *board, struct boo
 {
 	const struct boot_file *f = &b->kernel;
 	struct physmap *pm = board->pm;
-	struct vmlinux v = {0};
+	struct vmlinux v = { 0 };
 	uint8_t zp[ZP_BYTES];
 	int ret = 0;
 

@@ -8,7 +8,8 @@
 #define LZ4_LEGACY_MAGIC 0x184c2102u
 #define LZ4_LEGACY_BLOCK (8 * MiB) /* of unpacked bytes, but for the last */
 
-/* Frames of [u32 packed length][block], behind one magic number. LZ4 frame format, "Legacy frame". */
+/* Frames of [u32 packed length][block], behind one magic number. LZ4 frame format, "Legacy frame".
+ */
 static bool unpack_lz4(const uint8_t *data, uint64_t len, uint8_t *out, uint64_t out_len)
 {
 	uint64_t at = 4, done = 0;
@@ -49,7 +50,7 @@ static bool unpack_xz(const uint8_t *data, uint64_t len, uint8_t *out, uint64_t 
 
 bool unpack(const uint8_t *data, uint64_t len, uint8_t **out, uint64_t out_len)
 {
-	static const uint8_t xz[6] = {0xfd, '7', 'z', 'X', 'Z', 0};
+	static const uint8_t xz[6] = { 0xfd, '7', 'z', 'X', 'Z', 0 };
 	bool ok = false;
 
 	if (len < 8)

@@ -3,9 +3,9 @@
  * for what the host does in a tenth; so the host unpacks, loads and relocates the kernel, as the
  * image's own arch/x86/boot/compressed/misc.c would, and enters it at its 64-bit entry.
  *
- * Layout of the unpacked payload: the ELF file, then 32-bit words: 0, the virtual addresses of 64-bit
- * words to move, 0, those of 32-bit words to move the other way, 0, those of 32-bit words to move.
- * Virtual addresses stand there by their low half.
+ * Layout of the unpacked payload: the ELF file, then 32-bit words: 0, the virtual addresses of
+ * 64-bit words to move, 0, those of 32-bit words to move the other way, 0, those of 32-bit words to
+ * move. Virtual addresses stand there by their low half.
  */
 #include "machine/boot/vmlinux.h"
 
@@ -17,17 +17,17 @@
 
 #include <sys/random.h>
 
-#define KERNEL_MAP       0xffffffff80000000ull /* virtual address of physical 0 */
-#define KERNEL_MAP_BYTES GiB                   /* of it that a randomized kernel may use */
-#define MAX_UNPACKED     (512 * MiB)
+#define KERNEL_MAP	 0xffffffff80000000ull /* virtual address of physical 0 */
+#define KERNEL_MAP_BYTES GiB		       /* of it that a randomized kernel may use */
+#define MAX_UNPACKED	 (512 * MiB)
 
 /* A kernel on its way into memory. */
 struct load {
 	struct physmap *pm;
 	struct elf elf;
 	gpa_t low, high; /* physical addresses it is linked for */
-	int64_t moved;   /* where it goes minus that */
-	uint64_t slide;  /* what is added to its virtual addresses */
+	int64_t moved;	 /* where it goes minus that */
+	uint64_t slide;	 /* what is added to its virtual addresses */
 };
 
 static bool find_extent(struct load *l)
@@ -93,7 +93,8 @@ static uint64_t elf_end(const struct load *l)
 	return shoff > l->elf.f->len ? l->elf.f->len : end;
 }
 
-/* Where in memory the word at virtual address 0xffffffff'low is; NULL if it is not in the kernel. */
+/* Where in memory the word at virtual address 0xffffffff'low is; NULL if it is not in the kernel.
+ */
 static uint8_t *word_at(const struct load *l, uint32_t low, unsigned size)
 {
 	uint64_t phys = (uint64_t)(int64_t)(int32_t)low - KERNEL_MAP;
@@ -155,8 +156,8 @@ static bool place(struct load *l, gpa_t prefer, uint64_t align, bool randomize)
 bool vmlinux_place(const uint8_t *payload, uint64_t len, struct physmap *pm, gpa_t prefer,
 		   uint64_t align, bool randomize, struct vmlinux *out)
 {
-	struct boot_file f = {.text = "the kernel"};
-	struct load l = {.pm = pm};
+	struct boot_file f = { .text = "the kernel" };
+	struct load l = { .pm = pm };
 	AUTO_FREE uint8_t *image = NULL;
 
 	if (len < 8)

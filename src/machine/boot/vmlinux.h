@@ -14,8 +14,8 @@ struct vmlinux {
 	bool random; /* its virtual addresses were moved at random (KASLR) */
 };
 
-/* payload: a compressed ELF file followed by its relocations, len bytes. prefer: physical address it
- * is linked for; align: what its physical address must be a multiple of (a power of two).
+/* payload: a compressed ELF file followed by its relocations, len bytes. prefer: physical address
+ * it is linked for; align: what its physical address must be a multiple of (a power of two).
  *
  * False if it cannot be done, for whatever reason; then the guest's memory may hold remains that
  * the caller overwrites by booting the image the ordinary way.

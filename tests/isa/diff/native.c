@@ -36,13 +36,7 @@
 #define XSAVE_MAX     4096
 #define EFLAGS_LEAVES (X86_EFLAGS_AC | X86_EFLAGS_NT | X86_EFLAGS_ID)
 
-enum {
-	OFF_AVX,
-	OFF_K,
-	OFF_ZMM_HI,
-	OFF_HI16,
-	N_OFFS
-};
+enum { OFF_AVX, OFF_K, OFF_ZMM_HI, OFF_HI16, N_OFFS };
 
 /* The child's. A signal handler is given nothing else. */
 static struct {
@@ -325,8 +319,8 @@ static void catch_signals(void)
 /* A test that jumps astray may meet a SYSCALL or INT 80: nothing comes of it but a signal. */
 static void forbid_syscalls(void)
 {
-#define ALLOW(nr)                                        \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (nr), 0, 1), \
+#define ALLOW(nr)                                                                                  \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (nr), 0, 1),                                           \
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
 	struct sock_filter filter[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),

@@ -118,8 +118,9 @@ void on_exception(struct regs *r)
 		failures++;
 		end64();
 	}
-	got = (struct got){ v,	    r->error, r->rip,	   r->cs,   r->rflags,
-			    r->rsp, r->ss,    read_cr2(), (u64)r + offsetof(struct regs, error) };
+	got = (struct got){ v,	   r->error,   r->rip,
+			    r->cs, r->rflags,  r->rsp,
+			    r->ss, read_cr2(), (u64)r + offsetof(struct regs, error) };
 	r->rip = resume_rip;
 	r->rsp = resume_rsp;
 	r->cs = CODE64;

@@ -212,25 +212,25 @@ static inline void lapic_write(unsigned reg, u32 v)
 	*(volatile u32 *)(0xfee00000ull + reg) = v;
 }
 
-#define APIC_ID	     0x20
-#define APIC_TPR     0x80
-#define APIC_PPR     0xa0
-#define APIC_EOI     0xb0
-#define APIC_LDR     0xd0
-#define APIC_DFR     0xe0
-#define APIC_SVR     0xf0
-#define APIC_ISR     0x100
-#define APIC_TMR     0x180
-#define APIC_IRR     0x200
-#define APIC_ESR     0x280
-#define APIC_ICR     0x300
-#define APIC_ICR2    0x310
-#define APIC_TIMER   0x320
-#define APIC_LINT0   0x350
-#define APIC_ERROR   0x370
-#define APIC_ICOUNT  0x380
-#define APIC_CCOUNT  0x390
-#define APIC_DIVIDE  0x3e0
+#define APIC_ID	    0x20
+#define APIC_TPR    0x80
+#define APIC_PPR    0xa0
+#define APIC_EOI    0xb0
+#define APIC_LDR    0xd0
+#define APIC_DFR    0xe0
+#define APIC_SVR    0xf0
+#define APIC_ISR    0x100
+#define APIC_TMR    0x180
+#define APIC_IRR    0x200
+#define APIC_ESR    0x280
+#define APIC_ICR    0x300
+#define APIC_ICR2   0x310
+#define APIC_TIMER  0x320
+#define APIC_LINT0  0x350
+#define APIC_ERROR  0x370
+#define APIC_ICOUNT 0x380
+#define APIC_CCOUNT 0x390
+#define APIC_DIVIDE 0x3e0
 
 #define MSR_APIC_BASE 0x1b
 #define MSR_DEADLINE  0x6e0

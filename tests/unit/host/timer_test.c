@@ -156,9 +156,7 @@ static void fire_in_order(void *arg)
 
 TEST(many_timers_fire_in_the_order_of_their_deadlines)
 {
-	enum {
-		N = 500
-	};
+	enum { N = 500 };
 	struct order *o = calloc(N, sizeof(*o));
 	_Atomic int wrong = 0, fired = 0;
 	struct timer_queue *q;

@@ -3,7 +3,7 @@
 #include "flatcpu.h"
 #include "host/fptrap.h"
 
-#define CODE(...) (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__})
+#define CODE(...) (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ })
 
 static struct flatcpu f;
 
@@ -64,7 +64,8 @@ TEST(vector_instructions_run_on_the_guests_registers)
 	store32(f.pm.ram + FLAT_DATA, 100);
 	f.c.gpr[REG_RSI] = FLAT_DATA;
 	/* paddd xmm9, [rsi]; movd r11d, xmm9; hlt */
-	CHECK_EQ(flat_run(&f, CODE(0x66, 0x44, 0x0f, 0xfe, 0x0e, 0x66, 0x45, 0x0f, 0x7e, 0xcb, 0xf4)),
+	CHECK_EQ(flat_run(&f,
+			  CODE(0x66, 0x44, 0x0f, 0xfe, 0x0e, 0x66, 0x45, 0x0f, 0x7e, 0xcb, 0xf4)),
 		 RUN_HALTED);
 	CHECK_EQ(load32(f.c.fpu.zmm[9]), 101);
 	CHECK_EQ(load32(f.c.fpu.zmm[9] + 12), 4);
@@ -75,8 +76,8 @@ TEST(x87_keeps_its_stack)
 {
 	/* fninit; fld1; fldpi; fmulp; fstp qword [rdi]; hlt */
 	f.c.gpr[REG_RDI] = FLAT_DATA;
-	CHECK_EQ(flat_run(&f, CODE(0xdb, 0xe3, 0xd9, 0xe8, 0xd9, 0xeb, 0xde, 0xc9, 0xdd, 0x1f,
-				   0xf4)),
+	CHECK_EQ(flat_run(&f,
+			  CODE(0xdb, 0xe3, 0xd9, 0xe8, 0xd9, 0xeb, 0xde, 0xc9, 0xdd, 0x1f, 0xf4)),
 		 RUN_HALTED);
 	CHECK_EQ(load64(f.pm.ram + FLAT_DATA), 0x400921fb54442d18ull);
 }
@@ -97,7 +98,8 @@ TEST(division_by_zero_without_handlers_is_a_shutdown)
 
 TEST(unmasked_sse_exceptions_do_not_kill_the_host)
 {
-	/* No IDT: the guest's #XM ends in a shutdown of the guest. ldmxcsr [rdi]; divss xmm0, xmm1 */
+	/* No IDT: the guest's #XM ends in a shutdown of the guest. ldmxcsr [rdi]; divss xmm0, xmm1
+	 */
 	fptrap_install(); /* cmocka has taken the signal */
 	store32(f.pm.ram + FLAT_DATA, 0);
 	f.c.gpr[REG_RDI] = FLAT_DATA;

@@ -11,14 +11,14 @@ TEST(every_feature_shows_in_its_bit_and_no_other)
 	struct rig *r = rig_long();
 	uint32_t o[4];
 
-#define X(id, name, leaf, sub, reg, bit)                                                  \
-	r->m.has[FEAT_##id] = true;                                                       \
-	ask(r, leaf, sub, o);                                                             \
-	CHECK_EQ(o[reg] >> (bit)&1, 1);                                                   \
-	r->m.has[FEAT_##id] = false;                                                      \
-	ask(r, leaf, sub, o);                                                             \
-	if ((leaf) != 0xd && (leaf) != 0x80000001) /* XSAVE hides its own; AMD repeats */ \
-		CHECK_EQ(o[reg] >> (bit)&1, 0);                                           \
+#define X(id, name, leaf, sub, reg, bit)                                                           \
+	r->m.has[FEAT_##id] = true;                                                                \
+	ask(r, leaf, sub, o);                                                                      \
+	CHECK_EQ(o[reg] >> (bit)&1, 1);                                                            \
+	r->m.has[FEAT_##id] = false;                                                               \
+	ask(r, leaf, sub, o);                                                                      \
+	if ((leaf) != 0xd && (leaf) != 0x80000001) /* XSAVE hides its own; AMD repeats */          \
+		CHECK_EQ(o[reg] >> (bit)&1, 0);                                                    \
 	r->m.has[FEAT_##id] = (leaf) == 1 && (bit) == 26;
 	CPU_FEATURES(X)
 #undef X

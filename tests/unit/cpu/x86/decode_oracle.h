@@ -118,7 +118,7 @@ static inline bool differ(struct difference *d, const char *what, const char *de
 	return true;
 }
 
-#define DIFFER(d, what_, ...) \
+#define DIFFER(d, what_, ...)                                                                      \
 	((d)->what = (what_), snprintf((d)->detail, sizeof((d)->detail), __VA_ARGS__), true)
 
 /* Kind and number of a Zydis register, in our terms. */

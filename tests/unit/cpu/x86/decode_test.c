@@ -24,10 +24,10 @@ struct example {
 	uint16_t op;
 };
 
-#define CODE(...)                           \
-	sizeof((uint8_t[]){ __VA_ARGS__ }), \
-	{                                   \
-		__VA_ARGS__                 \
+#define CODE(...)                                                                                  \
+	sizeof((uint8_t[]){ __VA_ARGS__ }),                                                        \
+	{                                                                                          \
+		__VA_ARGS__                                                                        \
 	}
 /* clang-format off */
 static const struct example examples[] = {

@@ -3,9 +3,7 @@
 
 #include <immintrin.h>
 
-enum {
-	AREA = 0x60000
-};
+enum { AREA = 0x60000 };
 
 static const uint64_t ALL = XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_AVX512;
 

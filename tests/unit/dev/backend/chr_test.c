@@ -181,9 +181,7 @@ TEST(a_terminals_escape_key_works_behind_a_full_buffer)
 
 TEST(output_arrives_whole_and_in_order)
 {
-	enum {
-		N = 200000
-	};
+	enum { N = 200000 };
 	uint8_t *sent = malloc(N), *got = malloc(N);
 	size_t n = 0;
 	struct rig r;
