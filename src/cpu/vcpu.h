@@ -17,9 +17,11 @@
 struct cpu_model;
 struct engine;
 struct err;
+struct interp;
 struct iospace;
 struct physmap;
 struct tlb;
+struct tlb_watch;
 struct vcpu;
 
 /* Hidden parts are as in the descriptor: attr has its bits 40-47 in 0-7 (type, S, DPL, P) and
@@ -159,6 +161,8 @@ struct vcpu {
 	/* The engine that holds the vCPU, and its own state for it. */
 	const struct engine *engine;
 	void *engine_state;
+	struct interp *interp; /* the interpreter's, which other engines lean on; interp.h */
+	const struct tlb_watch *tlb_watch; /* the engine's, or NULL; tlb.h */
 	/* Called after a store of this vCPU hit decoded code at host byte p; NULL for nobody. */
 	void (*on_code_store)(struct vcpu *c, const uint8_t *p);
 

@@ -33,6 +33,9 @@ static const uint8_t floating_bus[INSN_MAX_LEN] = {
 	0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
 };
 
+/* In block.mode: it holds one instruction only. */
+#define BLOCK_SINGLE 0x80
+
 static uint8_t block_mode(const struct vcpu *c)
 {
 	return (uint8_t)(c->code_size << 2 | (c->stack_size == 4) << 1 | c->flat_segs);
@@ -259,6 +262,7 @@ static bool fill_block(struct vcpu *c, struct block *b, struct uop *uops, const 
 	}
 	/* Also behind a branch: code that is stored to while it runs stops here. */
 	uops[n_uops] = (struct uop){ .fn = x_end, .off = (uint16_t)off };
+	b->branches = last;
 	b->n_uops = (uint8_t)(n_uops + 1);
 	b->n_bytes = (uint16_t)MIN(off, v->n);
 	return true;
@@ -307,44 +311,38 @@ static struct block *build(struct vcpu *c, gva_t lin, const uint8_t *host, unsig
 	return b;
 }
 
-struct block *block_find(struct vcpu *c, bool step, enum x86_exc *exc)
+/* Host address of the code at c->rip; *lin its linear address. NULL with *exc when it cannot be
+ * fetched. */
+static const uint8_t *fetch(struct vcpu *c, gva_t *lin, enum x86_exc *exc)
 {
-	struct interp *in = interp_of(c);
-	struct jump_slot *s = jump_slot(in, c->rip);
-	gva_t lin = c->rip;
 	const uint8_t *host;
-	struct block **bucket, *b;
 
-	*exc = EXC_NONE;
-	if (!step && s->rip == c->rip && s->key == c->code_key && block_recheck(c, s->b))
-		return s->b;
 	c->stats.block_misses++;
+	*exc = EXC_NONE;
+	*lin = c->rip;
 	if (!c->code64) {
 		if (c->rip > c->seg[SEG_CS].limit) {
 			*exc = raise_gp(c);
 			return NULL;
 		}
-		lin = (lin + c->seg[SEG_CS].base) & 0xffffffff;
+		*lin = (c->rip + c->seg[SEG_CS].base) & 0xffffffff;
 	}
-	host = tlb_fetch(c, lin, exc);
-	if (*exc)
-		return NULL;
+	host = tlb_fetch(c, *lin, exc);
 	/* Nothing answers there: a bus that floats high, so the bytes are FF FF: #UD. */
-	if (!host) {
+	if (!host && !*exc)
 		*exc = raise_ud(c);
-		return NULL;
-	}
-	if (step) {
-		size_t used = in->arena_used;
+	return host;
+}
 
-		/* It is used once: what it took is free for the next block. */
-		b = build(c, lin, host, 1, exc);
-		in->arena_used = MIN(used, in->arena_used);
-		return b;
-	}
-	bucket = bucket_of(in, host, block_mode(c));
+/* The block of at most max instructions at host, from the hash or new. */
+static struct block *find_kept(struct vcpu *c, gva_t lin, const uint8_t *host, uint8_t mode,
+			       unsigned max, enum x86_exc *exc)
+{
+	struct interp *in = interp_of(c);
+	struct block **bucket = bucket_of(in, host, mode), *b;
+
 	for (b = *bucket; b; b = b->hash_next)
-		if (b->host == host && b->mode == block_mode(c))
+		if (b->host == host && b->mode == mode)
 			break;
 	if (b && (b->n_bytes > limit_rest(c) || !block_recheck(c, b))) {
 		/* Unlink it: its memory comes back with the next flush of the arena. */
@@ -354,16 +352,58 @@ struct block *block_find(struct vcpu *c, bool step, enum x86_exc *exc)
 		b = NULL;
 	}
 	if (!b) {
-		b = build(c, lin, host, BLOCK_MAX_INSNS, exc);
+		b = build(c, lin, host, max, exc);
 		if (!b)
 			return NULL;
-		bucket = bucket_of(in, host, b->mode);
+		b->mode = mode;
+		bucket = bucket_of(in, host, mode);
 		b->hash_next = *bucket;
 		*bucket = b;
 	}
+	return b;
+}
+
+struct block *block_find_single(struct vcpu *c, enum x86_exc *exc)
+{
+	gva_t lin;
+	const uint8_t *host = fetch(c, &lin, exc);
+	struct block *b;
+
+	if (!host)
+		return NULL;
+	b = find_kept(c, lin, host, block_mode(c) | BLOCK_SINGLE, 1, exc);
+	/* Where no branch leads on, the end goes nowhere. */
+	if (b && !b->branches)
+		b->uops[b->n_uops - 1].fn = x_stale;
+	return b;
+}
+
+struct block *block_find(struct vcpu *c, bool step, enum x86_exc *exc)
+{
+	struct interp *in = interp_of(c);
+	struct jump_slot *s = jump_slot(in, c->rip);
+	const uint8_t *host;
+	struct block *b;
+	gva_t lin;
+
+	*exc = EXC_NONE;
+	if (!step && s->rip == c->rip && s->key == c->code_key && block_recheck(c, s->b))
+		return s->b;
+	host = fetch(c, &lin, exc);
+	if (!host)
+		return NULL;
+	if (step) {
+		size_t used = in->arena_used;
+
+		/* It is used once: what it took is free for the next block. */
+		b = build(c, lin, host, 1, exc);
+		in->arena_used = MIN(used, in->arena_used);
+		return b;
+	}
+	b = find_kept(c, lin, host, block_mode(c), BLOCK_MAX_INSNS, exc);
 	/* One on two pages is looked up each time, since the second may be mapped elsewhere then.
 	 */
-	if (!b->host2)
+	if (b && !b->host2)
 		*s = (struct jump_slot){ .rip = c->rip, .key = c->code_key, .b = b };
 	return b;
 }

@@ -60,6 +60,7 @@ struct block {
 	const uint8_t *host2;	/* where that second page's bytes are, or NULL */
 	uint32_t gen, gen2;	/* code_gen of both when it was decoded */
 	uint8_t mode;		/* block_mode() */
+	bool branches;		/* its last instruction may lead elsewhere */
 	uint8_t n_insns, n_uops;
 	uint16_t n_bytes;
 	const uint8_t *bytes; /* as they were when decoded: n_bytes of them */
@@ -91,13 +92,15 @@ struct interp {
 
 static inline struct interp *interp_of(const struct vcpu *c)
 {
-	return c->engine_state;
+	return c->interp;
 }
 
 /* block.c */
 /* The block at c->rip, decoded if need be; with one instruction only if step. NULL with *exc when
  * the fetch faults. */
 struct block *block_find(struct vcpu *c, bool step, enum x86_exc *exc);
+/* The same for a block of one instruction that is kept, and goes nowhere but by a branch. */
+struct block *block_find_single(struct vcpu *c, enum x86_exc *exc);
 /* Does b still hold the code at c->rip, as far as stores go? */
 bool block_recheck(struct vcpu *c, const struct block *b);
 /* Forget all blocks. Not while one runs. */

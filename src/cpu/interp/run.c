@@ -1,4 +1,5 @@
 /* The engine: its run loop, events between instructions, single steps. */
+#include "cpu/interp/interp.h"
 #include "cpu/interp/interp_internal.h"
 #include "cpu/interp/operand.h"
 #include "cpu/interp/stub.h"
@@ -150,6 +151,23 @@ static int run_block(struct vcpu *c)
 	return b ? enter(c, b) : (int)exc;
 }
 
+/* One instruction, from a block of its own that is kept for the next time. */
+static int run_single(struct vcpu *c)
+{
+	enum x86_exc exc;
+	struct block *b = block_find_single(c, &exc);
+	int r;
+
+	if (!b)
+		return (int)exc;
+	if (!b->branches)
+		return enter(c, b);
+	atomic_fetch_or(&c->kick, KICK_STEP);
+	r = enter(c, b);
+	atomic_fetch_and(&c->kick, ~(uint32_t)KICK_STEP);
+	return r;
+}
+
 static bool must_step(const struct vcpu *c)
 {
 	return c->rflags_rest & (RFLAGS_TF | RFLAGS_RF) || c->shadow || c->tlb_mode == TLB_SLOW ||
@@ -241,35 +259,64 @@ static bool raise(struct vcpu *c, enum x86_exc exc)
 	return exc_deliver(c, exc);
 }
 
+/* Act on how a block was left. False on triple fault. */
+static bool settle(struct vcpu *c, int r)
+{
+	if (r == EXEC_HALT) {
+		c->mp_state = MP_HALTED;
+		c->stats.halts++;
+		return true;
+	}
+	return r == EXEC_NEXT || raise(c, (enum x86_exc)r);
+}
+
+enum interp_event interp_events(struct vcpu *c)
+{
+	if (atomic_load_explicit(&c->kick, memory_order_relaxed) && serve_kicks(c))
+		return INTERP_KICKED;
+	if (c->mp_state == MP_WAIT_SIPI)
+		return INTERP_HALTED;
+	if (c->mp_state == MP_SHUTDOWN || !deliver_events(c))
+		return INTERP_SHUTDOWN;
+	interp_of(c)->in_repeat = false;
+	return c->mp_state == MP_HALTED ? INTERP_HALTED : INTERP_GO;
+}
+
+bool interp_must_step(const struct vcpu *c)
+{
+	return must_step(c);
+}
+
+bool interp_some(struct vcpu *c)
+{
+	return settle(c, unlikely(must_step(c)) ? run_step(c) : run_block(c));
+}
+
+bool interp_one(struct vcpu *c)
+{
+	return settle(c, unlikely(must_step(c)) ? run_step(c) : run_single(c));
+}
+
 static enum run_exit interp_run(struct vcpu *c)
 {
 	for (;;) {
-		int r;
-
-		if (atomic_load_explicit(&c->kick, memory_order_relaxed) && serve_kicks(c))
-			return RUN_KICKED;
-		if (c->mp_state == MP_WAIT_SIPI)
-			return RUN_HALTED;
-		if (c->mp_state == MP_SHUTDOWN || !deliver_events(c))
-			break;
-		interp_of(c)->in_repeat = false;
-		if (c->mp_state == MP_HALTED)
-			return RUN_HALTED;
-		r = unlikely(must_step(c)) ? run_step(c) : run_block(c);
-		if (r == EXEC_HALT) {
-			c->mp_state = MP_HALTED;
-			c->stats.halts++;
-		} else if (r != EXEC_NEXT && !raise(c, (enum x86_exc)r)) {
-			break;
+		switch (interp_events(c)) {
+		case INTERP_GO: break;
+		case INTERP_KICKED: return RUN_KICKED;
+		case INTERP_HALTED: return RUN_HALTED;
+		case INTERP_SHUTDOWN: goto shutdown;
 		}
+		if (!interp_some(c))
+			break;
 	}
+shutdown:
 	c->mp_state = MP_SHUTDOWN;
 	return RUN_SHUTDOWN;
 }
 
-/* -- The engine table ------------------------------------------------------------------------- */
+/* -- Coming and going ------------------------------------------------------------------------- */
 
-static void interp_fini(struct vcpu *c)
+void interp_detach(struct vcpu *c)
 {
 	struct interp *in = interp_of(c);
 
@@ -279,11 +326,11 @@ static void interp_fini(struct vcpu *c)
 		munmap(in->arena, BLOCK_ARENA_BYTES);
 	stub_cache_free(in->stubs);
 	free(in);
-	c->engine_state = NULL;
+	c->interp = NULL;
 	c->on_code_store = NULL;
 }
 
-static int interp_init(struct vcpu *c, struct err *err)
+int interp_attach(struct vcpu *c, struct err *err)
 {
 	struct interp *in = aligned_alloc(64, ALIGN_UP(sizeof(*in), 64));
 	void *arena;
@@ -292,23 +339,29 @@ static int interp_init(struct vcpu *c, struct err *err)
 	if (!in)
 		return err_set(err, ENOMEM, "the interpreter of CPU %u", c->index);
 	memset(in, 0, sizeof(*in));
-	c->engine_state = in;
+	c->interp = in;
 	arena = mmap(NULL, BLOCK_ARENA_BYTES, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (arena == MAP_FAILED) {
 		ret = err_set(err, errno, "code cache of CPU %u", c->index);
-		interp_fini(c);
+		interp_detach(c);
 		return ret;
 	}
 	in->arena = arena;
 	ret = stub_cache_new(&in->stubs, err);
 	if (ret < 0) {
-		interp_fini(c);
+		interp_detach(c);
 		return ret;
 	}
 	in->irq_maybe = true;
 	c->on_code_store = block_code_stored;
 	return 0;
+}
+
+void interp_forget(struct vcpu *c)
+{
+	interp_of(c)->irq_maybe = true;
+	block_flush(interp_of(c));
 }
 
 /* struct vcpu is always whole between two runs. */
@@ -318,10 +371,9 @@ static void interp_pull(struct vcpu *c)
 
 static void interp_push(struct vcpu *c)
 {
-	interp_of(c)->irq_maybe = true;
+	interp_forget(c);
 	vcpu_update_mode(c);
 	vmem_flush(c, true);
-	block_flush(interp_of(c));
 }
 
 /* Blocks look at vcpu.kick before they are entered. */
@@ -337,8 +389,8 @@ static void interp_inval(struct vcpu *c, gpa_t gpa, uint64_t len)
 
 const struct engine engine_interp = {
 	.name = "interp",
-	.init = interp_init,
-	.fini = interp_fini,
+	.init = interp_attach,
+	.fini = interp_detach,
 	.run = interp_run,
 	.pull = interp_pull,
 	.push = interp_push,

@@ -15,6 +15,7 @@
 #define PTE_A  BIT(5)
 #define PTE_D  BIT(6)
 #define PTE_PS BIT(7)
+#define PTE_G  BIT(8)
 #define PTE_NX BIT(63)
 
 /* One step of a walk: the entry's place and what it said. */
@@ -212,6 +213,8 @@ static enum walk walk_once(struct vcpu *c, gva_t gva, unsigned access, gpa_t *gp
 		*size = BIT(shift);
 		*gpa = leaf_gpa(c, e.val, (unsigned)level, *size) + (gva & (*size - 1));
 		*perm = perms(c, access, rights, e.val & PTE_D);
+		if (e.val & PTE_G && c->cr4 & CR4_PGE)
+			*perm |= PERM_G;
 		return WALK_DONE;
 	}
 }

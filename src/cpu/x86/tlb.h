@@ -32,8 +32,24 @@ struct tlb_entry {
 #define PERM_R 1u
 #define PERM_W 2u /* writable and already dirty */
 #define PERM_X 4u
+#define PERM_G 8u /* global: survives a change of CR3 */
 
 struct tlb;
+
+/* An engine that derives mappings of its own from what the TLB allows hears here when they end.
+ * Called on the vCPU's thread, by the functions of vmem.h and of this file.
+ */
+struct tlb_watch {
+	/* Every translation is void. */
+	void (*flush)(struct vcpu *c);
+	/* Those of [gva, gva + n_pages * 4 KiB) are void in every address space. */
+	void (*flush_pages)(struct vcpu *c, gva_t gva, unsigned n_pages);
+	/* c->tlb_asid has changed: what is not global is not visible any more. An asid that was
+	 * left may come back; it is given to another address space only after a flush. */
+	void (*switched)(struct vcpu *c);
+	/* Stores to the RAM page must be told again (rules of struct page_state). */
+	void (*drop_writes)(struct vcpu *c, const uint8_t *page);
+};
 
 /* -ENOMEM. */
 int tlb_new(struct tlb **out);
@@ -96,5 +112,10 @@ static inline uint8_t *tlb_write(const struct vcpu *c, gva_t gva, unsigned size)
 /* Host address of the code byte at gva, filling the TLB; NULL with *exc when it faults. Code
  * outside RAM and ROM gives EXC_NONE and NULL: nothing can be executed there. */
 const uint8_t *tlb_fetch(struct vcpu *c, gva_t gva, enum x86_exc *exc);
+
+/* What plain accesses to the page of gva at the vCPU's privilege need not go through vmem.h for:
+ * PERM_R and PERM_W, and PERM_G; *page gets its host address. Fills the TLB for a read, or a write
+ * if write. 0 if the access must go through vmem.h, because it faults, hits MMIO or code. */
+unsigned tlb_plain(struct vcpu *c, gva_t gva, bool write, uint8_t **page);
 
 #endif

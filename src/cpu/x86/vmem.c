@@ -31,6 +31,7 @@ struct tlb {
 	uint32_t cs_limit_seen;
 	gva_t large_lo, large_hi; /* all large pages filled since the last full flush lie here */
 	bool has_huge;		  /* a 1 GiB page among them */
+	unsigned last_perm;	  /* PERM_ bits of the last fill */
 };
 
 int tlb_new(struct tlb **out)
@@ -59,6 +60,8 @@ static uint16_t new_asid(struct vcpu *c)
 		memset(t->pcid, 0, sizeof(t->pcid));
 		t->last_asid = 0;
 		t->epoch++;
+		if (c->tlb_watch)
+			c->tlb_watch->flush(c);
 	}
 	return ++t->last_asid;
 }
@@ -92,6 +95,10 @@ void vmem_switch(struct vcpu *c, bool flush)
 
 		*s = (struct pcid_slot){ .pcid = pcid, .asid = asid };
 	}
+	if (c->tlb_watch && c->tlb_asid != s->asid) {
+		c->tlb_asid = s->asid;
+		c->tlb_watch->switched(c);
+	}
 	c->tlb_asid = s->asid;
 	tlb_select(c);
 }
@@ -104,6 +111,8 @@ void vmem_flush(struct vcpu *c, bool global_too)
 	c->tlb->large_lo = ~0ull;
 	c->tlb->large_hi = 0;
 	c->tlb->has_huge = false;
+	if (c->tlb_watch)
+		c->tlb_watch->flush(c);
 	vmem_switch(c, true);
 }
 
@@ -117,12 +126,16 @@ void vmem_flush_pcid(struct vcpu *c, uint16_t pcid)
 		s->asid = 0;
 }
 
-static void clear_slots(struct tlb *t, gva_t gva, unsigned n)
+static void clear_slots(struct vcpu *c, gva_t gva, unsigned n)
 {
+	struct tlb *t = c->tlb;
+
 	for (unsigned m = 0; m < N_TLB_MODES; m++)
 		for (unsigned i = 0; i < n; i++)
 			t->e[m][((gva >> PAGE_SHIFT) + i) & (TLB_SIZE - 1)] =
 				(struct tlb_entry){ 0 };
+	if (c->tlb_watch)
+		c->tlb_watch->flush_pages(c, gva & ~(PAGE_SIZE - 1), n);
 }
 
 void vmem_invlpg(struct vcpu *c, gva_t gva)
@@ -135,9 +148,9 @@ void vmem_invlpg(struct vcpu *c, gva_t gva)
 		return;
 	}
 	if (large)
-		clear_slots(t, gva & ~(4 * MiB - 1), 4 * MiB / PAGE_SIZE);
+		clear_slots(c, gva & ~(4 * MiB - 1), 4 * MiB / PAGE_SIZE);
 	else
-		clear_slots(t, gva, 1);
+		clear_slots(c, gva, 1);
 	t->epoch++;
 	tlb_select(c);
 }
@@ -194,7 +207,10 @@ void tlb_drop_writes(struct vcpu *c, const uint8_t *p)
 
 	if (!ps || !(atomic_load(&ps->writers) & BIT(c->index)))
 		return;
-	drop_writes(c, (const uint8_t *)((uintptr_t)p & ~(PAGE_SIZE - 1)));
+	p = (const uint8_t *)((uintptr_t)p & ~(PAGE_SIZE - 1));
+	drop_writes(c, p);
+	if (c->tlb_watch)
+		c->tlb_watch->drop_writes(c, p);
 	atomic_fetch_and(&ps->writers, ~BIT(c->index));
 }
 
@@ -260,6 +276,7 @@ static void fill(struct vcpu *c, unsigned array, gva_t gva, const struct place *
 	uint64_t tag = tlb_tag(c, gva);
 	gva_t base = gva & ~(size - 1);
 
+	t->last_perm = perm;
 	if (array == TLB_SLOW)
 		return;
 	if (size > PAGE_SIZE) {
@@ -524,6 +541,24 @@ const uint8_t *tlb_fetch(struct vcpu *c, gva_t gva, enum x86_exc *exc)
 		return (const uint8_t *)(gva + e->addend);
 	*exc = locate(c, gva, PF_FETCH | (c->cpl == 3 ? PF_USER : 0), c->tlb_mode, &p);
 	return *exc ? NULL : p.host;
+}
+
+unsigned tlb_plain(struct vcpu *c, gva_t gva, bool write, uint8_t **page)
+{
+	const struct tlb_entry *e = tlb_at(c, gva);
+	unsigned perm = 0;
+	struct place p;
+
+	if (c->tlb_mode == TLB_SLOW ||
+	    locate(c, gva, access_of(c, AS_CPL) | (write ? PF_WRITE : 0), c->tlb_mode, &p) ||
+	    !p.host || !physmap_page(c->pm, p.host))
+		return 0;
+	if (e->tag_r == tlb_tag(c, gva))
+		perm |= PERM_R;
+	if (e->tag_w == tlb_tag(c, gva))
+		perm |= PERM_W;
+	*page = (uint8_t *)((uintptr_t)p.host & ~(PAGE_SIZE - 1));
+	return perm & (write ? PERM_W : PERM_R) ? perm | (c->tlb->last_perm & PERM_G) : 0;
 }
 
 bool vmem_peek(struct vcpu *c, gva_t gva, void *buf, unsigned len)
