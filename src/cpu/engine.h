@@ -36,5 +36,6 @@ struct engine {
 };
 
 extern const struct engine engine_interp;
+extern const struct engine engine_dbt;
 
 #endif

@@ -51,6 +51,9 @@ struct vcpu_fpu {
 	uint32_t mxcsr;
 	uint64_t xcr0;
 	uint64_t xss;
+	/* XCR0 bits of the components of zmm and k that may be other than zero, for who wants to
+	 * move less; who stores there sets all. */
+	uint8_t wide;
 };
 
 #define N_MC_BANKS 4 /* machine-check banks */

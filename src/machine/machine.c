@@ -25,7 +25,9 @@ static const struct engine *find_engine(const char *name, struct err *err)
 {
 	if (strcmp(name, "auto") == 0 || strcmp(name, engine_interp.name) == 0)
 		return &engine_interp;
-	err_say(err, EINVAL, "--engine: there is no engine '%s'; take auto or interp", name);
+	if (strcmp(name, engine_dbt.name) == 0)
+		return &engine_dbt;
+	err_say(err, EINVAL, "--engine: there is no engine '%s'; take auto, dbt or interp", name);
 	return NULL;
 }
 

@@ -6,6 +6,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* Where RAM is tried to be mapped: steps of this. */
+#define RAM_AT 0x010000000000ull
+
 static int add_region(struct physmap *pm, struct phys_region r, struct err *err)
 {
 	unsigned at = 0;
@@ -32,6 +35,46 @@ static void *map_anon(uint64_t len)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+/* Take [at, at+len) for nothing, so that nothing else is mapped there. */
+static bool reserve(uintptr_t at, uint64_t len)
+{
+	void *want = (void *)at;
+	void *p = mmap(want, len, PROT_NONE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+
+	if (p != MAP_FAILED && p != want)
+		munmap(p, len);
+	return p == want;
+}
+
+static void unreserve(uintptr_t at, uint64_t len, unsigned n)
+{
+	for (unsigned k = 0; k < n; k++)
+		munmap((void *)(at + k * RAM_ALIAS), len);
+}
+
+/* Map the RAM where its address modulo RAM_ALIAS is free in all of the process (physmap.h). */
+static void *map_ram(struct physmap *pm)
+{
+	for (uintptr_t at = RAM_AT; at + pm->ram_bytes < RAM_ALIAS; at += RAM_AT) {
+		unsigned k = 0;
+
+		while (k < N_RAM_ALIASES && reserve(at + k * RAM_ALIAS, pm->ram_bytes))
+			k++;
+		if (k == N_RAM_ALIASES) {
+			void *ram = mmap((void *)at, pm->ram_bytes, PROT_READ | PROT_WRITE,
+					 MAP_SHARED | MAP_NORESERVE | MAP_FIXED, pm->ram_fd, 0);
+
+			if (ram != MAP_FAILED)
+				return ram;
+		}
+		unreserve(at, pm->ram_bytes, k);
+		if (errno != EEXIST)
+			break;
+	}
+	return NULL;
+}
+
 int physmap_init(struct physmap *pm, uint64_t ram_bytes, gpa_t hole_base, struct err *err)
 {
 	uint64_t low = MIN(ram_bytes, hole_base);
@@ -48,9 +91,8 @@ int physmap_init(struct physmap *pm, uint64_t ram_bytes, gpa_t hole_base, struct
 		physmap_fini(pm);
 		return ret;
 	}
-	ram = mmap(NULL, ram_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, pm->ram_fd,
-		   0);
-	if (ram == MAP_FAILED)
+	ram = map_ram(pm);
+	if (!ram)
 		goto no_memory;
 	pm->ram = ram;
 	pm->pages = map_anon((ram_bytes >> PAGE_SHIFT) * sizeof(*pm->pages));
@@ -77,7 +119,7 @@ void physmap_fini(struct physmap *pm)
 	if (pm->pages)
 		munmap(pm->pages, (pm->ram_bytes >> PAGE_SHIFT) * sizeof(*pm->pages));
 	if (pm->ram)
-		munmap(pm->ram, pm->ram_bytes);
+		unreserve((uintptr_t)pm->ram, pm->ram_bytes, N_RAM_ALIASES);
 	if (pm->ram_fd >= 0)
 		close(pm->ram_fd);
 	*pm = (struct physmap){ .ram_fd = -1 };
@@ -124,6 +166,8 @@ bool physmap_stored(struct physmap *pm, const uint8_t *p, uint64_t len)
 	atomic_store(&ps->code_lines, 0);
 	atomic_fetch_add(&ps->code_gen, 1);
 	atomic_fetch_add_explicit(&pm->code_drops, 1, memory_order_relaxed);
+	if (pm->on_code_hit)
+		pm->on_code_hit(pm->on_code_hit_arg, ps);
 	return true;
 }
 

@@ -16,6 +16,10 @@ struct err;
 #define PAGE_SIZE  4096ull
 #define PAGE_SHIFT 12
 
+/* The host addresses that lie a multiple of RAM_ALIAS from guest RAM have nothing mapped: who finds
+ * RAM by a linear address of which it ignores bits 44 and up goes astray to nowhere. */
+#define RAM_ALIAS	  (1ull << 44)
+#define N_RAM_ALIASES	  8 /* in the user half of the host's 47 bits */
 #define PHYSMAP_MAX_REGIONS 16
 #define PHYSMAP_MAX_VCPUS   64 /* page_state.writers has a bit for each */
 
@@ -51,6 +55,10 @@ struct physmap {
 	int ram_fd;		     /* memfd behind it; owned */
 	struct page_state *pages;    /* one for each page of ram; owned */
 	uint64_t a20_mask;	     /* ~0, or ~BIT(20) while the A20 gate is shut */
+	/* Called after a store has hit code of the page, by any thread; NULL for nobody. Set while no
+	 * vCPU runs. */
+	void (*on_code_hit)(void *arg, struct page_state *ps);
+	void *on_code_hit_arg;
 	_Atomic uint64_t code_drops; /* counts code_gen bumps of all pages, for statistics */
 };
 

@@ -66,40 +66,6 @@ static struct block **bucket_of(struct interp *in, const uint8_t *host, uint8_t 
 
 /* -- Coherence ------------------------------------------------------------------------------ */
 
-static void ask_drops(struct vcpu *c, struct page_state *ps, uint64_t others)
-{
-	uint64_t page = (uint64_t)(ps - c->pm->pages) + 1;
-
-	while (others) {
-		unsigned n = (unsigned)__builtin_ctzll(others);
-		struct vcpu *o = c->set->v[n];
-
-		others &= others - 1;
-		for (unsigned i = 0; i < VCPU_DROP_RING; i++) {
-			uint64_t slot =
-				atomic_load_explicit(&o->drop_ring[i], memory_order_relaxed);
-
-			if (slot == page)
-				break;
-			if (!slot &&
-			    atomic_compare_exchange_strong(&o->drop_ring[i], &slot, page)) {
-				vcpu_kick(o, KICK_DROP);
-				break;
-			}
-		}
-	}
-}
-
-/* Other vCPUs that may store to the page unseen. They are asked to stop it. */
-static uint64_t unseen_writers(struct vcpu *c, struct page_state *ps)
-{
-	uint64_t others = atomic_load(&ps->writers) & ~BIT(c->index);
-
-	if (unlikely(others) && c->set)
-		ask_drops(c, ps, others);
-	return others;
-}
-
 static bool same_bytes(const struct block *b)
 {
 	unsigned n1 = b->n_bytes;
@@ -128,7 +94,7 @@ bool block_recheck(struct vcpu *c, const struct block *b)
 		return false;
 	if (b->host2 && !second_page_same(c, b))
 		return false;
-	if (unseen_writers(c, b->ps) | unseen_writers(c, b->ps2))
+	if (tlb_unseen_writers(c, b->ps) | tlb_unseen_writers(c, b->ps2))
 		return same_bytes(b);
 	return true;
 }
@@ -166,7 +132,7 @@ static void mark_lines(struct vcpu *c, struct page_state *ps, const uint8_t *p, 
 	if ((atomic_load(&ps->code_lines) & lines) != lines)
 		atomic_fetch_or(&ps->code_lines, lines);
 	tlb_drop_writes(c, p);
-	unseen_writers(c, ps);
+	tlb_unseen_writers(c, ps);
 }
 
 /* Read up to max bytes of the page that host is in. */

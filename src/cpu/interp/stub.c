@@ -4,7 +4,7 @@
 #include "cpu/x86/features.h"
 #include "cpu/x86/insn.h"
 #include "host/codemem.h"
-#include "host/fptrap.h"
+#include "host/codetrap.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -400,14 +400,21 @@ uint64_t stub_insn_addr(const struct stub_cache *s, stub_fn fn)
 
 /* -- Running ---------------------------------------------------------------------------------- */
 
+static const void *leave_stub(void *arg, const void *pc)
+{
+	const struct stub_cache *s = arg;
+
+	return s->code.rx + s->fault_exit;
+}
+
 int stub_run(struct stub_cache *s, stub_fn fn, struct vcpu_fpu *f, void *mem, struct stub_io *io)
 {
 	int r;
 
 	__asm__("stmxcsr %0" : "=m"(io->host_mxcsr));
-	fptrap_enter(s->code.rx, CACHE_BYTES, s->code.rx + s->fault_exit);
+	codetrap_enter(s->code.rx, CACHE_BYTES, leave_stub, s);
 	r = fn(f, mem, io);
-	fptrap_leave();
+	codetrap_leave();
 	return r;
 }
 
@@ -425,7 +432,7 @@ int stub_cache_new(struct stub_cache **out, struct err *err)
 	}
 	s->width = host_has(FEAT_AVX512F) ? 64 : host_has(FEAT_AVX) ? 32 : 16;
 	s->has_k64 = host_has(FEAT_AVX512BW);
-	fptrap_install();
+	codetrap_install();
 	stub_cache_flush(s);
 	*out = s;
 	return 0;

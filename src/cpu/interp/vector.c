@@ -29,6 +29,7 @@ int vector_check(struct vcpu *c, const struct insn *i)
 	uint32_t attr = insn_table[i->id].attr;
 
 	if (attr & INSN_USES_AVX) {
+		c->fpu.wide = 0xff;
 		uint64_t need = XCR0_SSE | XCR0_AVX;
 
 		if (i->enc == ENC_EVEX ||

@@ -64,6 +64,8 @@ void tlb_select(struct vcpu *c);
 void tlb_drop_writes(struct vcpu *c, const uint8_t *p);
 /* Serve KICK_DROP: what other vCPUs asked for. */
 void tlb_serve_drops(struct vcpu *c);
+/* Other vCPUs that may store to the page unseen, by bits. They are asked to stop it. */
+uint64_t tlb_unseen_writers(struct vcpu *c, struct page_state *ps);
 
 static inline uint64_t tlb_tag(const struct vcpu *c, gva_t gva)
 {
@@ -117,5 +119,8 @@ const uint8_t *tlb_fetch(struct vcpu *c, gva_t gva, enum x86_exc *exc);
  * PERM_R and PERM_W, and PERM_G; *page gets its host address. Fills the TLB for a read, or a write
  * if write. 0 if the access must go through vmem.h, because it faults, hits MMIO or code. */
 unsigned tlb_plain(struct vcpu *c, gva_t gva, bool write, uint8_t **page);
+
+/* Is the page of gva mapped, and global? */
+bool tlb_is_global(struct vcpu *c, gva_t gva);
 
 #endif

@@ -240,6 +240,39 @@ static bool claim_writes(struct vcpu *c, struct page_state *ps)
 	return false;
 }
 
+static void ask_drops(struct vcpu *c, struct page_state *ps, uint64_t others)
+{
+	uint64_t page = (uint64_t)(ps - c->pm->pages) + 1;
+
+	while (others) {
+		unsigned n = (unsigned)__builtin_ctzll(others);
+		struct vcpu *o = c->set->v[n];
+
+		others &= others - 1;
+		for (unsigned i = 0; i < VCPU_DROP_RING; i++) {
+			uint64_t slot =
+				atomic_load_explicit(&o->drop_ring[i], memory_order_relaxed);
+
+			if (slot == page)
+				break;
+			if (!slot &&
+			    atomic_compare_exchange_strong(&o->drop_ring[i], &slot, page)) {
+				vcpu_kick(o, KICK_DROP);
+				break;
+			}
+		}
+	}
+}
+
+uint64_t tlb_unseen_writers(struct vcpu *c, struct page_state *ps)
+{
+	uint64_t others = atomic_load(&ps->writers) & ~BIT(c->index);
+
+	if (unlikely(others) && c->set)
+		ask_drops(c, ps, others);
+	return others;
+}
+
 /* -- Translation ---------------------------------------------------------------------------- */
 
 /* A piece of an access that lies in one page. */
@@ -559,6 +592,15 @@ unsigned tlb_plain(struct vcpu *c, gva_t gva, bool write, uint8_t **page)
 		perm |= PERM_W;
 	*page = (uint8_t *)((uintptr_t)p.host & ~(PAGE_SIZE - 1));
 	return perm & (write ? PERM_W : PERM_R) ? perm | (c->tlb->last_perm & PERM_G) : 0;
+}
+
+bool tlb_is_global(struct vcpu *c, gva_t gva)
+{
+	unsigned perm = 0;
+	uint64_t size;
+	gpa_t gpa;
+
+	return !paging_walk(c, gva, PF_PEEK | PF_AC, &gpa, &size, &perm) && perm & PERM_G;
 }
 
 bool vmem_peek(struct vcpu *c, gva_t gva, void *buf, unsigned len)

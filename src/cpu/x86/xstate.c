@@ -475,6 +475,7 @@ enum x86_exc sys_xrstor(struct vcpu *c, gva_t gva, uint64_t rfbm, bool superviso
 		return exc_gp0(c);
 	commit_legacy(c, &s);
 	commit_extended(c, &s);
+	c->fpu.wide = (uint8_t)((c->fpu.wide & ~s.rfbm) | (s.rfbm & s.bv));
 	return EXC_NONE;
 }
 

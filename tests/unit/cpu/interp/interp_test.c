@@ -1,7 +1,7 @@
 /* The interpreter on small pieces of 64-bit code, without a machine. */
 #include "check.h"
 #include "flatcpu.h"
-#include "host/fptrap.h"
+#include "host/codetrap.h"
 
 #define CODE(...) (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ })
 
@@ -100,7 +100,7 @@ TEST(unmasked_sse_exceptions_do_not_kill_the_host)
 {
 	/* No IDT: the guest's #XM ends in a shutdown of the guest. ldmxcsr [rdi]; divss xmm0, xmm1
 	 */
-	fptrap_install(); /* cmocka has taken the signal */
+	codetrap_install(); /* cmocka has taken the signal */
 	store32(f.pm.ram + FLAT_DATA, 0);
 	f.c.gpr[REG_RDI] = FLAT_DATA;
 	store32(f.c.fpu.zmm[0], 0x3f800000);

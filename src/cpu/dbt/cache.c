@@ -1,0 +1,248 @@
+/* The code cache of a machine: where translations are, what voids them, making room.
+ *
+ * Void means: its entries jump to an exit, nothing finds it any more, and a new translation of the
+ * same place gets those jumps redirected. A vCPU that is inside one goes on to its end, as a CPU
+ * goes on with what it has fetched. The memory comes back when all is flushed.
+ */
+#include "cpu/dbt/dbt_internal.h"
+
+#include "base/err.h"
+#include "cpu/x86/features.h"
+#include "host/codetrap.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+
+#define HWCAP2_FSGSBASE_BIT 2
+
+static void *map_table(size_t n, size_t size)
+{
+	void *p = mmap(NULL, n * size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static void unmap_table(void *p, size_t n, size_t size)
+{
+	if (p)
+		munmap(p, n * size);
+}
+
+static void cache_free(struct code_cache *k)
+{
+	if (k->code.rw)
+		codemem_fini(&k->code);
+	unmap_table(k->tb, MAX_TBS, sizeof(*k->tb));
+	unmap_table(k->exit, MAX_EXITS, sizeof(*k->exit));
+	unmap_table(k->mark, MAX_MARKS, sizeof(*k->mark));
+	if (k->pm)
+		unmap_table(k->page_tbs, k->pm->ram_bytes >> PAGE_SHIFT, sizeof(*k->page_tbs));
+	free(k->work);
+	pthread_mutex_destroy(&k->lock);
+	free(k);
+}
+
+static int cache_new(struct code_cache **out, struct vcpu *c, struct err *err)
+{
+	struct code_cache *k = calloc(1, sizeof(*k));
+	pthread_mutexattr_t attr;
+	int ret;
+
+	if (!k)
+		return err_set(err, ENOMEM, "the code cache");
+	pthread_mutexattr_init(&attr);
+	/* Setting accessed bits while translating may store to a page that holds code. */
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
+	pthread_mutex_init(&k->lock, &attr);
+	pthread_mutexattr_destroy(&attr);
+	k->set = c->set;
+	ret = codemem_init(&k->code, CODE_BYTES, err);
+	if (ret < 0) {
+		cache_free(k);
+		return ret;
+	}
+	k->pm = c->pm;
+	k->tb = map_table(MAX_TBS, sizeof(*k->tb));
+	k->exit = map_table(MAX_EXITS, sizeof(*k->exit));
+	k->mark = map_table(MAX_MARKS, sizeof(*k->mark));
+	k->page_tbs = map_table(c->pm->ram_bytes >> PAGE_SHIFT, sizeof(*k->page_tbs));
+	k->work = translate_new();
+	if (!k->work || !k->tb || !k->exit || !k->mark || !k->page_tbs) {
+		cache_free(k);
+		return err_set(err, ENOMEM, "the code cache");
+	}
+	stubs_make(k, c->model->xcr0_mask);
+	*out = k;
+	return 0;
+}
+
+int cache_join(struct dbt *d, struct err *err)
+{
+	struct vcpu *c = d->c;
+	struct code_cache *k = NULL;
+
+	if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) || !host_has(FEAT_BMI2))
+		return err_say(err, ENOTSUP,
+			       "the translator needs a CPU with BMI2 and a kernel that allows "
+			       "FSGSBASE; take --engine interp");
+	for (unsigned i = 0; i < c->set->n && !k; i++)
+		if (c->set->v[i] != c && c->set->v[i]->engine_state &&
+		    c->set->v[i]->engine == c->engine)
+			k = dbt_of(c->set->v[i])->cache;
+	if (!k) {
+		int ret = cache_new(&k, c, err);
+
+		if (ret < 0)
+			return ret;
+		codetrap_install();
+		c->pm->on_code_hit = cache_void_page;
+		c->pm->on_code_hit_arg = k;
+	}
+	k->n_users++;
+	d->cache = k;
+	d->epoch = k->epoch;
+	return 0;
+}
+
+void cache_leave(struct dbt *d)
+{
+	struct code_cache *k = d->cache;
+
+	if (!k || --k->n_users)
+		return;
+	k->pm->on_code_hit = NULL;
+	cache_free(k);
+}
+
+/* -- Finding ---------------------------------------------------------------------------------- */
+
+static struct tb **bucket(struct code_cache *k, const uint8_t *host, uint8_t mode)
+{
+	uint64_t h = ((uintptr_t)host ^ (uint64_t)mode << 48) * 0x9e3779b97f4a7c15ull;
+
+	return &k->hash[h >> (64 - TB_HASH_BITS)];
+}
+
+struct tb *cache_find(struct code_cache *k, const uint8_t *host, uint8_t mode)
+{
+	struct tb *t = *bucket(k, host, mode);
+
+	while (t && (t->host != host || t->mode != mode))
+		t = t->hash_next;
+	return t;
+}
+
+static struct tb **page_list(struct code_cache *k, const uint8_t *host)
+{
+	return &k->page_tbs[(uint64_t)(host - k->pm->ram) >> PAGE_SHIFT];
+}
+
+void cache_insert(struct code_cache *k, struct tb *t)
+{
+	struct tb **b = bucket(k, t->host, t->mode), **p = page_list(k, t->host);
+
+	t->hash_next = *b;
+	*b = t;
+	t->page_next = *p;
+	*p = t;
+}
+
+uint32_t cache_new_exit(struct code_cache *k, struct tb_exit x)
+{
+	k->exit[k->n_exits] = x;
+	return k->n_exits++;
+}
+
+const struct insn_mark *cache_mark(const struct code_cache *k, uint32_t code)
+{
+	uint32_t lo = 0, hi = k->n_marks;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (k->mark[mid].code <= code)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo ? &k->mark[lo - 1] : NULL;
+}
+
+/* -- Voiding ---------------------------------------------------------------------------------- */
+
+/* Replace the 8 bytes at an entry by a jump; others may be executing there. */
+void cache_redirect(struct code_cache *k, uint32_t at, uint32_t to)
+{
+	uint8_t jump[8] = { 0xe9, 0, 0, 0, 0, 0xcc, 0xcc, 0xcc };
+	uint32_t rel = to - (at + 5);
+
+	memcpy(jump + 1, &rel, 4);
+	__atomic_store_n((uint64_t *)(k->code.rw + at), load64(jump), __ATOMIC_RELEASE);
+}
+
+static void void_tb(struct code_cache *k, struct tb *t)
+{
+	struct tb **b = bucket(k, t->host, t->mode);
+
+	while (*b != t)
+		b = &(*b)->hash_next;
+	*b = t->hash_next;
+	cache_redirect(k, t->entry, t->void_exit);
+	if (t->entry_fpu != t->entry)
+		cache_redirect(k, t->entry_fpu, t->void_exit);
+	t->valid = false;
+	k->voided++;
+}
+
+void cache_void_page(void *cache, struct page_state *ps)
+{
+	struct code_cache *k = cache;
+	struct tb **list = &k->page_tbs[ps - k->pm->pages];
+
+	pthread_mutex_lock(&k->lock);
+	for (struct tb *t = *list; t; t = t->page_next)
+		void_tb(k, t);
+	*list = NULL;
+	pthread_mutex_unlock(&k->lock);
+}
+
+/* -- Making room ------------------------------------------------------------------------------ */
+
+bool cache_full(const struct code_cache *k)
+{
+	return k->used + TB_MAX_CODE > CODE_BYTES || k->n_tbs + 1 > MAX_TBS ||
+	       k->n_exits + 8 * TB_MAX_INSNS > MAX_EXITS || k->n_marks + TB_MAX_INSNS > MAX_MARKS;
+}
+
+void cache_flush(struct dbt *d)
+{
+	struct code_cache *k = d->cache;
+
+	if (atomic_exchange(&k->flushing, true))
+		return;
+	for (unsigned i = 0; i < k->set->n; i++) {
+		struct vcpu *o = k->set->v[i];
+
+		if (o == d->c || o->engine != d->c->engine || !o->engine_state)
+			continue;
+		while (atomic_load(&dbt_of(o)->inside)) {
+			atomic_store(&dbt_of(o)->ctx->poll, 1);
+			sched_yield();
+		}
+	}
+	pthread_mutex_lock(&k->lock);
+	for (uint32_t i = 0; i < k->n_tbs; i++)
+		if (k->tb[i].valid)
+			*page_list(k, k->tb[i].host) = NULL;
+	memset(k->hash, 0, sizeof(k->hash));
+	k->used = k->stubs.end;
+	k->n_tbs = k->n_exits = k->n_marks = 0;
+	k->flushes++;
+	atomic_fetch_add(&k->epoch, 1);
+	pthread_mutex_unlock(&k->lock);
+	atomic_store(&k->flushing, false);
+}

@@ -1,0 +1,272 @@
+/* What the files of the translator share.
+ *
+ * Guest code becomes host code, one translation (struct tb) for each entry point, found by the host
+ * address of its first byte and by mode; one code cache serves all vCPUs of a machine. While
+ * translated code runs, the GS base is a space: one block of address space for each address space
+ * and privilege of a vCPU, which holds, at fixed distances, its struct dbt_ctx, a jump cache and
+ * the two linear tables.
+ *
+ * Registers. Most guest registers live in the host's of the same name. Guest RCX lives in host
+ * R13 and guest RSP in R15, since host RCX and R14 are the translator's scratch and RSP is the
+ * host's stack; guest R13, R14 and R15 live in ctx.gpr. Guest flags are the host's flags; a check
+ * that needs flags saves them in ctx.cc while somebody wants them (liveness, translate.c).
+ *
+ * Memory. The table entry for bits 12 to 43 of a linear address, if it is not 0, is what to add to
+ * the address to get the host's. See docs/engines.md for why a guest reaches nothing else.
+ */
+#ifndef CPU_DBT_DBT_INTERNAL_H
+#define CPU_DBT_DBT_INTERNAL_H
+
+#include "cpu/dbt/emit.h"
+#include "cpu/vcpu.h"
+#include "cpu/x86/insn.h"
+#include "host/codemem.h"
+#include "mem/physmap.h"
+
+#include <pthread.h>
+#include <stddef.h>
+
+struct dbt;
+struct tlb_watch;
+struct tr;
+
+/* -- What generated code sees through GS ------------------------------------------------------ */
+
+struct dbt_ctx {
+	uint64_t gpr[16];    /* guest registers; while code runs only R13-R15 are right */
+	uint64_t base;	     /* linear address of the page that runs */
+	uint64_t rip;	     /* where an indirect jump went that was not at hand */
+	uint64_t code;	     /* entry: where to go */
+	uint64_t gva;	     /* of the access at work in a fill */
+	uint64_t tmp, val;   /* scratch of single sequences */
+	uint64_t seg_base[2]; /* FS, GS */
+	uint64_t fpu_load, fpu_save; /* routines, by what of the state is in use */
+	struct dbt *self;
+	uint64_t host_mxcsr;
+	uint64_t insns;
+	uint32_t cc;	  /* as vcpu.cc */
+	uint32_t exit;	  /* number of the exit that was taken */
+	_Atomic uint32_t poll; /* look at vcpu.kick */
+	uint32_t fpu_out; /* 1: vector registers are not in the host's */
+	struct vcpu_fpu *fpu;
+};
+
+#define CTX(field) ((int32_t)offsetof(struct dbt_ctx, field))
+#define CTX_GPR(n) ((int32_t)(offsetof(struct dbt_ctx, gpr) + (n)*8))
+
+/* Distances from the GS base. The table for writes runs downwards: entry n is at -8 * (n + 1). */
+#define CTX_BYTES   4096
+#define JUMP_SLOTS  (1u << 16) /* by the low 16 bits of RIP */
+#define JUMP_KEYS   0x100000   /* -rip; see jump_init() */
+#define JUMP_CODE   (JUMP_KEYS + JUMP_SLOTS * 8)
+#define TABLE_READ  0x200000
+#define TABLE_BITS  32
+#define TABLE_BYTES (8ull << TABLE_BITS)
+#define SPACE_BYTES (2 * TABLE_BYTES + TABLE_READ)
+
+/* -- Spaces ----------------------------------------------------------------------------------- */
+
+#define N_USER_SPACES 8
+enum { SPACE_KERNEL, SPACE_KERNEL_AC, SPACE_USER };
+#define N_CPU_SPACES (SPACE_USER + N_USER_SPACES)
+
+#define MAX_FILLS 16384
+#define MAX_JUMPS 8192
+
+struct fill {
+	uint32_t index; /* into the tables */
+	uint32_t page;	/* RAM page that it leads to */
+	bool global, write;
+};
+
+struct space {
+	uint8_t *gs;   /* NULL: not mapped yet */
+	uint64_t asid; /* user spaces: whose it is; 0: nobody's */
+	uint64_t used; /* when it was last taken */
+	struct fill *fill; /* owned; what the tables hold; full: see fills_lost */
+	unsigned n_fills;
+	uint16_t *jump; /* owned; slots that are taken */
+	unsigned n_jumps;
+	uint64_t code_pages[16]; /* hashed set of linear pages that the jump cache leads to */
+	bool local_code;	 /* a jump leads to a page that is not global */
+};
+
+/* -- Translations ----------------------------------------------------------------------------- */
+
+/* A translation depends on this of the vCPU's state. */
+#define TBM_USER  1u /* CPL 3 */
+#define TBM_SSE	  2u /* legacy SSE allowed */
+#define TBM_AVX	  4u
+#define TBM_EVEX  8u
+#define TBM_COUNT 16u /* count instructions, go nowhere but back */
+
+struct tb {
+	struct tb *hash_next;
+	struct tb *page_next; /* of the same guest page */
+	const uint8_t *host;  /* guest code */
+	uint32_t entry_jump;  /* offsets in the code: R14 = RIP; */
+	uint32_t entry;	      /* the page is the one that runs already; */
+	uint32_t entry_fpu;   /* and vector registers are in place */
+	uint32_t void_exit;   /* where the entries lead once it is void */
+	uint32_t end;
+	uint16_t off, len; /* bytes of guest code, in its page */
+	uint16_t n_insns;
+	uint8_t mode;
+	bool vec;   /* has vector registers in place */
+	bool valid; /* not void */
+};
+
+/* Ways out of the code. */
+enum exit_kind {
+	EXIT_NEXT,   /* go on at off, in the same page or the one behind it */
+	EXIT_LINK,   /* likewise, and patch the jump at patch_at */
+	EXIT_INTERP, /* execute the instruction at off in the interpreter */
+	EXIT_LOOKUP, /* go on at ctx.rip; a bad target is the fault of the branch at off */
+	EXIT_POLL,   /* look at vcpu.kick, then go on at off */
+	EXIT_VOID,   /* the translation is void: go on at off in the new one */
+};
+
+struct tb_exit {
+	uint32_t tb;	   /* number */
+	uint32_t patch_at; /* offset of a rel32 */
+	uint16_t off;	   /* from the start of the guest page */
+	uint8_t kind;
+	int8_t undo;	 /* EXIT_LOOKUP: what the branch has added to rSP */
+	uint16_t n_done; /* instructions of the block before off */
+};
+
+/* Host code of one guest instruction begins at code. */
+struct insn_mark {
+	uint32_t code;
+	uint16_t off;
+	uint16_t n_done;
+};
+
+#define CODE_BYTES (32 * MiB)
+#define MAX_TBS	   (1u << 18)
+#define MAX_EXITS  (1u << 20)
+#define MAX_MARKS  (1u << 21)
+#define TB_HASH_BITS 16
+#define TB_MAX_INSNS 48
+/* The most that one translation takes of the code. */
+#define TB_MAX_CODE (TB_MAX_INSNS * 400 + 4096)
+
+struct stubs {
+	uint32_t enter;
+	uint32_t exit;		/* called; the number of the exit stands behind the call */
+	uint32_t exit_noflags;	/* the same; flags are in ctx.cc */
+	uint32_t exit_trap;	/* for signal handlers: ctx.exit is set */
+	uint32_t leave;		/* exit_noflags with ctx.exit set */
+	uint32_t fill[2];	/* read, write: RCX = gva -> R14 = addend */
+	uint32_t fpu_load;
+	uint32_t load_xmm, load_ymm, load_zmm, save_any;
+	uint32_t end;
+};
+
+/* One for each machine, shared by its vCPUs. */
+struct code_cache {
+	pthread_mutex_t lock; /* guards all but what is constant */
+	struct codemem code;
+	uint32_t used;
+	struct stubs stubs; /* constant */
+	struct tb *tb;	    /* MAX_TBS; owned */
+	struct tb_exit *exit; /* MAX_EXITS; owned */
+	struct insn_mark *mark; /* MAX_MARKS, by code; owned */
+	uint32_t n_tbs, n_exits, n_marks;
+	struct tb *hash[1 << TB_HASH_BITS];
+	struct tb **page_tbs; /* for each RAM page; owned */
+	struct tr *work;       /* owned; for translate() */
+	struct physmap *pm;
+	struct vcpu_set *set;
+	unsigned n_users;
+	_Atomic bool flushing;
+	_Atomic uint64_t epoch; /* counts flushes */
+	uint64_t flushes, voided;
+};
+
+/* One for each vCPU: its engine_state. */
+struct dbt {
+	struct dbt_ctx *ctx; /* its first mapping */
+	int ctx_fd;	     /* memfd behind it */
+	struct vcpu *c;
+	struct code_cache *cache;
+	struct space space[N_CPU_SPACES];
+	struct space *now; /* whose GS base is set; NULL before the first */
+	uint64_t clock;	   /* counts switches of spaces */
+	uint64_t epoch;	   /* of the cache that the jump caches are of */
+	_Atomic bool inside; /* may be in translated code */
+	uint8_t mode;	     /* of the last look up */
+	const struct insn_mark *trap; /* where a signal came */
+	struct {
+		uint64_t enters, lookups, misses, fills, fill_fails, interps, links, signals,
+			translations, insns;
+	} stats;
+};
+
+static inline struct dbt *dbt_of(const struct vcpu *c)
+{
+	return c->engine_state;
+}
+
+/* -- stubs.c ---------------------------------------------------------------------------------- */
+
+/* Write the routines at the start of the cache. */
+void stubs_make(struct code_cache *k, uint64_t xcr0);
+/* The C half of a fill: the addend for gva, or 0. */
+uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t write);
+/* What fpu_load has to do, by c->fpu_wide. */
+void fpu_choose(struct dbt *d);
+
+/* -- space.c ---------------------------------------------------------------------------------- */
+
+extern const struct tlb_watch dbt_watch;
+
+int spaces_init(struct dbt *d, struct err *err);
+void spaces_fini(struct dbt *d);
+/* Make the space of c's mode and address space the one that GS leads to. */
+int space_select(struct dbt *d);
+void space_fill(struct dbt *d, gva_t gva, uint8_t *page, unsigned perm);
+/* The code for rip in the space that is selected, or NULL. */
+const void *space_jump(const struct dbt *d, uint64_t rip);
+void space_add_jump(struct dbt *d, uint64_t rip, const void *code, bool global);
+/* Forget all jumps, in every space. */
+void spaces_drop_jumps(struct dbt *d);
+
+/* -- cache.c ---------------------------------------------------------------------------------- */
+
+/* Take part in the machine's code cache. */
+int cache_join(struct dbt *d, struct err *err);
+void cache_leave(struct dbt *d);
+struct tb *cache_find(struct code_cache *k, const uint8_t *host, uint8_t mode);
+void cache_insert(struct code_cache *k, struct tb *t);
+/* Stores hit code of this page: its translations are void. Any thread. */
+void cache_void_page(void *cache, struct page_state *ps);
+/* Forget all; waits until nobody is inside, so the caller is not, and has no lock. Nothing if another
+ * vCPU is at it. */
+void cache_flush(struct dbt *d);
+bool cache_full(const struct code_cache *k);
+/* The guest instruction whose host code holds the offset; NULL if none. */
+const struct insn_mark *cache_mark(const struct code_cache *k, uint32_t code);
+/* Make the entry at offset at lead to offset to. With the lock. */
+void cache_redirect(struct code_cache *k, uint32_t at, uint32_t to);
+uint32_t cache_new_exit(struct code_cache *k, struct tb_exit x);
+
+static inline const void *code_at(const struct code_cache *k, uint32_t off)
+{
+	return k->code.rx + off;
+}
+
+static inline uint32_t tb_number(const struct code_cache *k, const struct tb *t)
+{
+	return (uint32_t)(t - k->tb);
+}
+
+/* -- translate.c ------------------------------------------------------------------------------ */
+
+/* What translate() works in; NULL without memory. The caller frees it. */
+struct tr *translate_new(void);
+/* Translate the code at host, in RAM, for mode; no vCPU but d's may be in the page's writers. With
+ * the lock, and room in the cache. The caller inserts it. */
+struct tb *translate(struct dbt *d, const uint8_t *host, uint8_t mode);
+
+#endif

@@ -1,0 +1,294 @@
+/* The stack and near control transfers. */
+#include "cpu/dbt/translate_internal.h"
+
+/* -- The stack -------------------------------------------------------------------------------- */
+
+/* Check a store of 8 bytes below rSP: S_ADDR + S_ADD is where it goes. */
+static void push_check(struct tr *t)
+{
+	e_lea(&t->e, S_ADDR, h_at(H_GUEST_RSP, -8));
+	tr_access(t, S_ADDR, 8, true, false);
+}
+
+static void push_done(struct tr *t)
+{
+	e_lea(&t->e, H_GUEST_RSP, h_at(H_GUEST_RSP, -8));
+}
+
+/* Store to the checked place what is in S_ADD after load() has put it there. */
+static void push_value_at(struct tr *t)
+{
+	e_lea(&t->e, S_ADDR, h_sum(S_ADDR, S_ADD));
+}
+
+bool lower_push(struct tr *t, const struct insn *i)
+{
+	const struct operand *o = &i->opd[0];
+	struct emit *e = &t->e;
+
+	if (i->opsize != 8)
+		return false;
+	switch (o->kind) {
+	case OPD_IMM:
+		push_check(t);
+		e_op_mem(e, 1, 0, 0xc7, 0, h_sum(S_ADDR, S_ADD));
+		e32(e, (uint32_t)i->imm);
+		break;
+	case OPD_GPR:
+		push_check(t);
+		if (host_reg[o->reg] != H_NONE) {
+			e_store(e, h_sum(S_ADDR, S_ADD), host_reg[o->reg]);
+			break;
+		}
+		push_value_at(t);
+		e_load(e, S_ADD, h_gs(CTX_GPR(o->reg)));
+		e_store(e, h_at(S_ADDR, 0), S_ADD);
+		break;
+	case OPD_MEM: {
+		uint8_t reg = tr_address(t, i);
+
+		if (reg == H_NONE)
+			return false;
+		tr_access(t, reg, 8, false, false);
+		e_load(e, S_ADD, h_sum(reg, S_ADD));
+		e_store(e, h_gs(CTX(val)), S_ADD);
+		push_check(t);
+		push_value_at(t);
+		e_load(e, S_ADD, h_gs(CTX(val)));
+		e_store(e, h_at(S_ADDR, 0), S_ADD);
+		break;
+	}
+	default: return false;
+	}
+	push_done(t);
+	return true;
+}
+
+bool lower_pop(struct tr *t, const struct insn *i)
+{
+	const struct operand *o = &i->opd[0];
+	struct emit *e = &t->e;
+
+	if (i->opsize != 8 || o->kind != OPD_GPR)
+		return false;
+	tr_access(t, H_GUEST_RSP, 8, false, false);
+	if (o->reg == REG_RSP) {
+		e_load(e, H_GUEST_RSP, h_sum(H_GUEST_RSP, S_ADD));
+		return true;
+	}
+	if (host_reg[o->reg] != H_NONE) {
+		e_load(e, host_reg[o->reg], h_sum(H_GUEST_RSP, S_ADD));
+	} else {
+		e_load(e, S_ADD, h_sum(H_GUEST_RSP, S_ADD));
+		e_store(e, h_gs(CTX_GPR(o->reg)), S_ADD);
+	}
+	e_lea(e, H_GUEST_RSP, h_at(H_GUEST_RSP, 8));
+	return true;
+}
+
+bool lower_leave(struct tr *t, const struct insn *i)
+{
+	struct emit *e = &t->e;
+
+	if (i->opsize != 8)
+		return false;
+	tr_access(t, H_RBP, 8, false, false);
+	e_load(e, S_ADD, h_sum(H_RBP, S_ADD));
+	e_lea(e, H_GUEST_RSP, h_at(H_RBP, 8));
+	e_mov(e, H_RBP, S_ADD);
+	return true;
+}
+
+/* -- Going somewhere -------------------------------------------------------------------------- */
+
+/* To the RIP in S_ADD, by the jump cache; no flags are touched. undo: what the branch has added to
+ * rSP, for one that turns out to fault. */
+static void go_indirect(struct tr *t, int8_t undo)
+{
+	struct hmem key = { .base = H_NONE, .index = S_ADDR, .scale = 3, .gs = true };
+	struct emit *e = &t->e;
+	uint32_t exit = tr_exit(t, EXIT_LOOKUP, t->off[t->at]);
+
+	t->k->exit[exit].undo = undo;
+	key.disp = JUMP_KEYS;
+	e_op_reg(e, 0, 1, 0xb7, S_ADDR, S_ADD); /* movzx ecx, r14w */
+	e_load(e, S_ADDR, key);
+	e_lea(e, S_ADDR, h_sum(S_ADDR, S_ADD));
+	E_BYTES(e, 0xe3, 0x05); /* jrcxz */
+	tr_cold(t, (struct cold){ .kind = COLD_MISS, .from = e_jmp(e), .exit = exit });
+	e_op_reg(e, 0, 1, 0xb7, S_ADDR, S_ADD);
+	key.disp = JUMP_CODE;
+	e_op_mem(e, 0, 0, 0xff, 4, key);
+}
+
+static void load_rip(struct tr *t, int32_t off)
+{
+	e_load(&t->e, S_ADD, h_gs(CTX(base)));
+	e_lea(&t->e, S_ADD, h_at(S_ADD, off));
+}
+
+/* Pad so that the rel32 that stands n bytes ahead can be changed in one store. */
+static void align_rel32(struct emit *e, unsigned n)
+{
+	while ((emit_at(e) + n) % 8 > 4)
+		e8(e, 0x90);
+}
+
+static bool may_link(const struct tr *t)
+{
+	return !(t->t->mode & TBM_COUNT);
+}
+
+static uint32_t entry_of(const struct tr *t, const struct tb *to)
+{
+	return t->t->vec ? to->entry_fpu : to->entry;
+}
+
+/* Where a jump to the offset can go right now; 0: to an exit. */
+static uint32_t known_target(struct tr *t, int32_t target)
+{
+	const struct tb *to;
+
+	if (!may_link(t))
+		return 0;
+	if (target == t->t->off)
+		return entry_of(t, t->t);
+	to = cache_find(t->k, t->page + target, t->t->mode);
+	return to ? entry_of(t, to) : 0;
+}
+
+static void aim(struct tr *t, uint32_t rel32, int32_t target)
+{
+	uint32_t to = known_target(t, target), exit;
+
+	if (to) {
+		e_patch(&t->e, rel32, to);
+		return;
+	}
+	exit = tr_exit(t, may_link(t) ? EXIT_LINK : EXIT_NEXT, (uint16_t)target);
+	t->k->exit[exit].patch_at = rel32;
+	t->k->exit[exit].n_done++;
+	tr_cold(t, (struct cold){ .kind = COLD_EXIT, .from = rel32, .exit = exit });
+}
+
+void tr_goto(struct tr *t, int32_t target)
+{
+	if (in_page(target)) {
+		align_rel32(&t->e, 1);
+		aim(t, e_jmp(&t->e), target);
+	} else {
+		load_rip(t, target);
+		go_indirect(t, 0);
+	}
+}
+
+bool lower_jmp(struct tr *t, const struct insn *i)
+{
+	if (i->opsize != 8)
+		return false;
+	tr_goto(t, tr_target(t, i));
+	return true;
+}
+
+bool lower_jcc(struct tr *t, const struct insn *i)
+{
+	int32_t target = tr_target(t, i);
+	struct emit *e = &t->e;
+
+	if (i->opsize != 8)
+		return false;
+	if (in_page(target)) {
+		align_rel32(e, 2);
+		aim(t, e_jcc(e, insn_cond(i)), target);
+		return true;
+	}
+	/* The way out of the page stands behind the block. */
+	tr_cold(t, (struct cold){ .kind = COLD_FAR,
+				  .from = e_jcc(e, insn_cond(i)),
+				  .target = target,
+				  .exit = t->at });
+	return true;
+}
+
+/* -- Calls ------------------------------------------------------------------------------------ */
+
+static void push_return(struct tr *t)
+{
+	struct emit *e = &t->e;
+
+	push_check(t);
+	push_value_at(t);
+	load_rip(t, tr_next_off(t));
+	e_store(e, h_at(S_ADDR, 0), S_ADD);
+	push_done(t);
+}
+
+bool lower_call(struct tr *t, const struct insn *i)
+{
+	if (i->opsize != 8)
+		return false;
+	push_return(t);
+	tr_goto(t, tr_target(t, i));
+	return true;
+}
+
+/* The target of an indirect branch, into S_ADD. */
+static bool load_target(struct tr *t, const struct insn *i)
+{
+	const struct operand *o = &i->opd[0];
+	struct emit *e = &t->e;
+
+	if (i->opsize != 8 || o->size != 8)
+		return false;
+	if (o->kind == OPD_GPR) {
+		e_mov(e, S_ADD, tr_reg(t, o->reg, S_ADD));
+		return true;
+	}
+	uint8_t reg = tr_address(t, i);
+
+	if (reg == H_NONE)
+		return false;
+	tr_access(t, reg, 8, false, false);
+	e_load(e, S_ADD, h_sum(reg, S_ADD));
+	return true;
+}
+
+bool lower_jmp_ind(struct tr *t, const struct insn *i)
+{
+	if (!load_target(t, i))
+		return false;
+	go_indirect(t, 0);
+	return true;
+}
+
+bool lower_call_ind(struct tr *t, const struct insn *i)
+{
+	if (!load_target(t, i))
+		return false;
+	e_store(&t->e, h_gs(CTX(val)), S_ADD);
+	push_return(t);
+	e_load(&t->e, S_ADD, h_gs(CTX(val)));
+	go_indirect(t, -8);
+	return true;
+}
+
+bool lower_ret(struct tr *t, const struct insn *i)
+{
+	unsigned extra = i->n_opds ? (unsigned)i->imm & 0xffff : 0;
+
+	if (i->opsize != 8 || extra > 100)
+		return false;
+	tr_access(t, H_GUEST_RSP, 8, false, false);
+	e_load(&t->e, S_ADD, h_sum(H_GUEST_RSP, S_ADD));
+	e_lea(&t->e, H_GUEST_RSP, h_at(H_GUEST_RSP, (int32_t)(8 + extra)));
+	go_indirect(t, (int8_t)(8 + extra));
+	return true;
+}
+
+/* A conditional branch out of the page, behind the block. */
+void tr_far(struct tr *t, const struct cold *c)
+{
+	t->at = c->exit;
+	load_rip(t, c->target);
+	go_indirect(t, 0);
+}

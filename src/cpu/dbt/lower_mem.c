@@ -1,0 +1,123 @@
+/* Memory operands: the linear address, and the check that makes it a host address. */
+#include "cpu/dbt/translate_internal.h"
+
+void tr_save_flags(struct tr *t)
+{
+	struct emit *e = &t->e;
+
+	e_store(e, h_gs(CTX(tmp)), H_RAX);
+	E_BYTES(e, 0x9f, 0x0f, 0x90, 0xc0);    /* lahf; seto al */
+	e_op_reg(e, 0, 1, 0xb7, H_RAX, H_RAX); /* movzx eax, ax */
+	e_store32(e, h_gs(CTX(cc)), H_RAX);
+	e_load(e, H_RAX, h_gs(CTX(tmp)));
+}
+
+void tr_restore_flags(struct tr *t)
+{
+	struct emit *e = &t->e;
+
+	e_store(e, h_gs(CTX(tmp)), H_RAX);
+	e_load32(e, H_RAX, h_gs(CTX(cc)));
+	E_BYTES(e, 0x04, 0x7f, 0x9e); /* add al, 0x7f; sahf */
+	e_load(e, H_RAX, h_gs(CTX(tmp)));
+}
+
+static bool fits32(int64_t v)
+{
+	return v == (int32_t)v;
+}
+
+uint8_t tr_address(struct tr *t, const struct insn *i)
+{
+	bool wide = i->adsize == 8, segment = i->seg == SEG_FS || i->seg == SEG_GS;
+	struct hmem m = { .base = H_NONE, .index = H_NONE, .scale = i->scale };
+	struct emit *e = &t->e;
+	int64_t disp = i->disp;
+
+	if (i->adsize == 2)
+		return H_NONE;
+	if (i->base == REG_BLOCK) {
+		disp += tr_next_off(t);
+		e_load(e, S_ADDR, h_gs(CTX(base)));
+		m.base = S_ADDR;
+	} else if (i->base != REG_ZERO) {
+		m.base = tr_reg(t, i->base, S_ADDR);
+	}
+	if (i->index != REG_ZERO)
+		m.index = tr_reg(t, i->index, S_ADD);
+	if (!fits32(disp)) {
+		/* An absolute address (MOV's own form). */
+		if (m.base != H_NONE || m.index != H_NONE)
+			return H_NONE;
+		e_mov_imm(e, S_ADDR, wide ? (uint64_t)disp : (uint32_t)disp);
+		m.base = S_ADDR;
+		disp = 0;
+	}
+	m.disp = (int32_t)disp;
+	if (wide && !segment && m.index == H_NONE && m.base != H_NONE && !m.disp)
+		return m.base;
+	if (segment && wide && m.index == H_NONE && m.base == H_NONE) {
+		e_load(e, S_ADDR, h_gs(CTX(seg_base) + (i->seg == SEG_GS) * 8));
+		if (m.disp)
+			e_lea(e, S_ADDR, h_at(S_ADDR, m.disp));
+		return S_ADDR;
+	}
+	e_op_mem(e, wide, 0, 0x8d, segment ? S_ADD : S_ADDR, m); /* lea */
+	if (segment) {
+		e_load(e, S_ADDR, h_gs(CTX(seg_base) + (i->seg == SEG_GS) * 8));
+		e_lea(e, S_ADDR, h_sum(S_ADDR, S_ADD));
+	}
+	return S_ADDR;
+}
+
+/* test low byte of reg, imm8 */
+static void test_low(struct emit *e, unsigned reg, uint8_t imm)
+{
+	if (reg >= 4)
+		e8(e, (uint8_t)(0x40 | reg >> 3));
+	E_BYTES(e, 0xf6, (uint8_t)(0xc0 | (reg & 7)), imm);
+}
+
+void tr_access(struct tr *t, uint8_t reg, unsigned size, bool write, bool exact)
+{
+	struct emit *e = &t->e;
+	bool keep = t->need[t->at];
+	uint32_t exit = tr_exit(t, EXIT_INTERP, t->off[t->at]), unaligned = 0;
+	struct hmem entry = { .base = H_NONE, .index = S_ADD, .scale = 3, .gs = true };
+
+	if (keep)
+		tr_save_flags(t);
+	if (size > 1) {
+		test_low(e, reg, (uint8_t)(size - 1));
+		unaligned = e_jcc(e, CC_JNZ);
+		if (exact)
+			tr_cold(t, (struct cold){ .kind = COLD_EXIT,
+						  .from = unaligned,
+						  .exit = exit,
+						  .noflags = true });
+		else
+			tr_cold(t, (struct cold){ .kind = COLD_CROSS,
+						  .from = unaligned,
+						  .back = emit_at(e),
+						  .exit = exit,
+						  .size = (uint8_t)size,
+						  .reg = reg });
+	}
+	e_rorx(e, S_ADD, reg, PAGE_SHIFT);
+	e_mov32(e, S_ADD, S_ADD);
+	entry.disp = TABLE_READ;
+	if (write) {
+		E_BYTES(e, 0x49, 0xf7, 0xd6); /* not r14 */
+		entry.disp = 0;
+	}
+	e_load(e, S_ADD, entry);
+	E_BYTES(e, 0x4d, 0x85, 0xf6); /* test r14, r14 */
+	tr_cold(t, (struct cold){ .kind = COLD_FILL,
+				  .from = e_jcc(e, CC_JZ),
+				  .back = emit_at(e),
+				  .exit = exit,
+				  .write = write,
+				  .reg = reg });
+	if (keep)
+		tr_restore_flags(t);
+}

@@ -1,0 +1,364 @@
+/* Instructions that are copied: the guest's own, with registers and memory operand renamed. */
+#include "cpu/dbt/translate_internal.h"
+
+#include "cpu/x86/decode_internal.h"
+
+/* What an encoding names, as host registers; fields that name no general register are the guest's
+ * own. */
+struct fields {
+	unsigned reg, rm, vvvv;
+	bool mem;	 /* rm is mem */
+	struct hmem m;
+	bool low_bytes;	 /* a byte register 4-7 that is not AH ... BH */
+	uint8_t op_low;	 /* register in the opcode, if op_reg */
+	bool op_reg;
+};
+
+static uint8_t byte_of(const struct insn *i, unsigned at)
+{
+	return i->bytes[at];
+}
+
+/* -- Writing it ------------------------------------------------------------------------------- */
+
+static void put_modrm(struct emit *e, const struct insn *i, const struct fields *f)
+{
+	if (f->mem)
+		e_modrm_mem(e, f->reg, f->m);
+	else if (i->modrm_at)
+		e8(e, (uint8_t)(0xc0 | (f->reg & 7) << 3 | (f->rm & 7)));
+}
+
+static unsigned ext_b(const struct fields *f)
+{
+	return f->mem ? f->m.base >> 3 & 1u : f->rm >> 3 & 1;
+}
+
+static unsigned ext_x(const struct fields *f)
+{
+	return f->mem && f->m.index != H_NONE ? f->m.index >> 3 & 1u : 0;
+}
+
+static void put_legacy(struct emit *e, const struct insn *i, const struct fields *f)
+{
+	unsigned rex = i->rex & 8;
+	uint8_t opcode = i->opcode;
+
+	for (unsigned n = 0; n < i->opcode_at; n++) {
+		uint8_t b = byte_of(i, n);
+
+		if (b == 0x66 || b == 0xf0 || b == 0xf2 || b == 0xf3)
+			e8(e, b);
+	}
+	if (f->op_reg) {
+		rex |= f->op_low >> 3;
+		opcode = (uint8_t)((opcode & 0xf8) | (f->op_low & 7));
+	} else {
+		rex |= ext_b(f);
+	}
+	rex |= (f->reg >> 1 & 4) | ext_x(f) << 1;
+	if (rex || f->low_bytes)
+		e8(e, (uint8_t)(0x40 | rex));
+	if (i->map)
+		e8(e, 0x0f);
+	if (i->map >= 2)
+		e8(e, i->map == 2 ? 0x38 : 0x3a);
+	e8(e, opcode);
+	put_modrm(e, i, f);
+}
+
+static void put_vex(struct emit *e, const struct insn *i, const struct fields *f)
+{
+	unsigned at = i->opcode_at;
+	uint8_t last = byte_of(i, at - 1); /* W vvvv L pp, or R vvvv L pp of the short form */
+	unsigned w = byte_of(i, at - 2) == 0xc5 ? 0 : last & 0x80;
+
+	e8(e, 0xc4);
+	e8(e, (uint8_t)((f->reg & 8 ? 0 : 0x80) | (ext_x(f) ? 0 : 0x40) | (ext_b(f) ? 0 : 0x20) |
+			i->map));
+	e8(e, (uint8_t)(w | (~f->vvvv & 15) << 3 | (last & 7)));
+	e8(e, i->opcode);
+	put_modrm(e, i, f);
+}
+
+static void put_evex(struct emit *e, const struct insn *i, const struct fields *f)
+{
+	unsigned at = i->opcode_at;
+	uint8_t p0 = byte_of(i, at - 3), p1 = byte_of(i, at - 2), p2 = byte_of(i, at - 1);
+
+	p0 = (uint8_t)((p0 & 0x0f) | (f->reg & 8 ? 0 : 0x80) | (f->reg & 16 ? 0 : 0x10) |
+		       (ext_b(f) ? 0 : 0x20));
+	/* With a register operand X is bit 4 of its number. */
+	p0 |= (f->mem ? ext_x(f) : f->rm >> 4 & 1) ? 0 : 0x40;
+	p1 = (uint8_t)((p1 & 0x87) | (~f->vvvv & 15) << 3);
+	p2 = (uint8_t)((p2 & ~8u) | (f->vvvv & 16 ? 0 : 8));
+	E_BYTES(e, 0x62, p0, p1, p2, i->opcode);
+	put_modrm(e, i, f);
+}
+
+static void put(struct tr *t, const struct insn *i, const struct fields *f)
+{
+	struct emit *e = &t->e;
+
+	if (i->enc == ENC_LEGACY)
+		put_legacy(e, i, f);
+	else if (i->enc == ENC_VEX)
+		put_vex(e, i, f);
+	else
+		put_evex(e, i, f);
+	for (unsigned n = 0; n < i->imm_len; n++)
+		e8(e, byte_of(i, i->imm_at + n));
+}
+
+/* -- What it names ---------------------------------------------------------------------------- */
+
+static void original_fields(const struct insn *i, struct fields *f)
+{
+	unsigned at = i->opcode_at;
+
+	*f = (struct fields){ .reg = i->modrm >> 3 & 7, .rm = i->modrm & 7 };
+	if (i->enc == ENC_LEGACY) {
+		f->reg |= i->rex << 1 & 8;
+		f->rm |= i->rex << 3 & 8;
+	} else if (i->enc == ENC_VEX) {
+		uint8_t last = byte_of(i, at - 1);
+		bool two = byte_of(i, at - 2) == 0xc5;
+		uint8_t first = two ? (uint8_t)(last | 0x60) : byte_of(i, at - 2);
+
+		f->vvvv = ~last >> 3 & 15;
+		f->reg |= first & 0x80 ? 0 : 8;
+		f->rm |= first & 0x20 ? 0 : 8;
+	} else {
+		uint8_t p0 = byte_of(i, at - 3);
+
+		f->vvvv = (~byte_of(i, at - 2) >> 3 & 15) | (byte_of(i, at - 1) & 8 ? 0 : 16);
+		f->reg |= (p0 & 0x80 ? 0 : 8) | (p0 & 0x10 ? 0 : 16);
+		f->rm |= (p0 & 0x20 ? 0 : 8) | (p0 & 0x40 ? 0 : 16);
+	}
+}
+
+/* How an instruction uses what has to be made free for it. */
+struct uses {
+	int mem;	/* operand in memory, or -1 */
+	bool count;	/* CL */
+	bool high;	/* AH ... BH */
+	uint8_t guest[3], host[3]; /* displaced registers and where they are meanwhile */
+	bool written[3];
+	unsigned n;
+};
+
+static bool is_written(const struct insn *i, unsigned n)
+{
+	uint32_t attr = insn_table[i->id].attr;
+
+	return (n == 0 && !(attr & INSN_NO_DST)) || (n == 1 && attr & INSN_OPD1_DST);
+}
+
+static bool note_displaced(struct uses *u, uint8_t g, bool written)
+{
+	for (unsigned n = 0; n < u->n; n++) {
+		if (u->guest[n] == g) {
+			u->written[n] |= written;
+			return true;
+		}
+	}
+	if (u->n == 2)
+		return false;
+	u->guest[u->n] = g;
+	u->written[u->n++] = written;
+	return true;
+}
+
+static bool look(const struct insn *i, struct uses *u)
+{
+	const struct insn_form *form = &decode_forms[i->id];
+
+	*u = (struct uses){ .mem = -1 };
+	for (unsigned n = 0; n < i->n_opds; n++) {
+		const struct operand *o = &i->opd[n];
+
+		switch (o->kind) {
+		case OPD_MEM: u->mem = (int)n; break;
+		case OPD_GPRH:
+			/* CH would be the high byte of a register that has none. */
+			if (o->reg == REG_RCX)
+				return false;
+			u->high = true;
+			break;
+		case OPD_GPR:
+			if (form->opd[n].from == FROM_NONE)
+				u->count |= o->reg == REG_RCX;
+			else if (host_reg[o->reg] == H_NONE &&
+				 !note_displaced(u, o->reg, is_written(i, n)))
+				return false;
+			break;
+		default: break;
+		}
+	}
+	if (!u->high)
+		return true;
+	/* No REX may be there: CL's home would need one. */
+	for (unsigned n = 0; n < i->n_opds; n++)
+		if (i->opd[n].kind == OPD_GPR && i->opd[n].reg == REG_RCX)
+			return false;
+	return !u->count;
+}
+
+/* Give every field that names a general register its host register. */
+static void rename_fields(const struct insn *i, const struct uses *u, struct fields *f)
+{
+	const struct insn_form *form = &decode_forms[i->id];
+
+	for (unsigned n = 0; n < i->n_opds; n++) {
+		const struct operand *o = &i->opd[n];
+		unsigned h;
+
+		if (o->kind != OPD_GPR || form->opd[n].from == FROM_NONE)
+			continue;
+		h = host_reg[o->reg];
+		for (unsigned s = 0; s < u->n; s++)
+			if (u->guest[s] == o->reg)
+				h = u->host[s];
+		if (o->size == 1 && h >= 4)
+			f->low_bytes = true;
+		switch (form->opd[n].from) {
+		case FROM_REG: f->reg = h; break;
+		case FROM_RM: f->rm = h; break;
+		case FROM_VVVV: f->vvvv = h; break;
+		case FROM_OP:
+			f->op_low = (uint8_t)h;
+			f->op_reg = true;
+			break;
+		default: break;
+		}
+	}
+}
+
+static bool is_power_of_two(unsigned n)
+{
+	return n && !(n & (n - 1)) && n <= 64;
+}
+
+/* Choose scratch registers for what is displaced, with the address in R14 if the count wants RCX. */
+static bool assign(struct uses *u)
+{
+	uint8_t free[2];
+	unsigned n_free = 0;
+
+	if (u->mem < 0 && !u->count)
+		free[n_free++] = S_ADDR;
+	if (u->mem < 0 || !u->count)
+		free[n_free++] = S_ADD;
+	if (u->n > n_free)
+		return false;
+	for (unsigned n = 0; n < u->n; n++)
+		u->host[n] = free[n];
+	return true;
+}
+
+/* PCMPESTRI, PCMPISTRI: an index in rCX. */
+static bool writes_index(const struct insn *i)
+{
+	return i->map == 3 && i->enc != ENC_EVEX && (i->opcode == 0x61 || i->opcode == 0x63);
+}
+
+/* MOV between rAX and an absolute address has no ModRM: use the form that has. */
+static void absolute_move(struct tr *t, const struct insn *i, const struct fields *f)
+{
+	if (i->opsize == 2 && i->opcode & 1)
+		e8(&t->e, 0x66);
+	e_op_mem(&t->e, i->opsize == 8 && i->opcode & 1, 0,
+		 (uint8_t)((i->opcode & 2 ? 0x88 : 0x8a) | (i->opcode & 1)), H_RAX, f->m);
+}
+
+static bool is_absolute_move(const struct insn *i)
+{
+	return i->op == OP_MOV && !i->map && i->opcode >= 0xa0 && i->opcode <= 0xa3;
+}
+
+bool lower_copy(struct tr *t, const struct insn *i)
+{
+	uint32_t attr = insn_table[i->id].attr;
+	struct emit *e = &t->e;
+	struct fields f;
+	struct uses u;
+
+	if (!look(i, &u) || !assign(&u))
+		return false;
+	original_fields(i, &f);
+	if (u.mem >= 0) {
+		unsigned size = i->opd[u.mem].size;
+		uint8_t reg;
+
+		if (!is_power_of_two(size))
+			return false;
+		reg = tr_address(t, i);
+		if (reg == H_NONE)
+			return false;
+		tr_access(t, reg, size, attr & INSN_MEM_DST, attr & INSN_ALIGNED);
+		f.mem = true;
+		f.m = h_sum(reg, S_ADD);
+		if (u.n || u.high || u.count) {
+			uint8_t whole = u.count ? S_ADD : S_ADDR;
+
+			e_lea(e, whole, f.m);
+			f.m = h_at(whole, 0);
+		}
+	}
+	if (u.count)
+		e_mov(e, H_RCX, H_GUEST_RCX);
+	for (unsigned n = 0; n < u.n; n++)
+		e_load(e, u.host[n], h_gs(CTX_GPR(u.guest[n])));
+	rename_fields(i, &u, &f);
+	if (is_absolute_move(i))
+		absolute_move(t, i, &f);
+	else
+		put(t, i, &f);
+	for (unsigned n = 0; n < u.n; n++)
+		if (u.written[n])
+			e_store(e, h_gs(CTX_GPR(u.guest[n])), u.host[n]);
+	if (writes_index(i))
+		e_mov(e, H_GUEST_RCX, H_RCX);
+	return true;
+}
+
+bool lower_lea(struct tr *t, const struct insn *i)
+{
+	const struct operand *o = &i->opd[0];
+	uint8_t from, to = host_reg[o->reg] == H_NONE ? S_ADDR : host_reg[o->reg];
+	struct insn plain = *i;
+
+	plain.seg = SEG_DS;
+	from = tr_address(t, &plain);
+	if (from == H_NONE)
+		return false;
+	if (o->size == 2) {
+		if (to == S_ADDR)
+			return false;
+		e8(&t->e, 0x66);
+		e_op_reg(&t->e, 0, 0, 0x8b, to, from);
+		return true;
+	}
+	e_op_reg(&t->e, o->size == 8, 0, 0x8b, to, from);
+	if (host_reg[o->reg] == H_NONE)
+		e_store(&t->e, h_gs(CTX_GPR(o->reg)), to);
+	return true;
+}
+
+/* CMPXCHG8B, CMPXCHG16B: RCX is an operand. */
+bool lower_cmpxchg16b(struct tr *t, const struct insn *i)
+{
+	bool wide = i->op == OP_CMPXCHG16B;
+	struct emit *e = &t->e;
+	uint8_t reg = tr_address(t, i);
+
+	if (reg == H_NONE)
+		return false;
+	tr_access(t, reg, wide ? 16 : 8, true, wide);
+	e_lea(e, S_ADD, h_sum(reg, S_ADD));
+	e_mov(e, H_RCX, H_GUEST_RCX);
+	if (i->prefix & PFX_LOCK)
+		e8(e, 0xf0);
+	e_op_mem(e, wide, 1, 0xc7, 1, h_at(S_ADD, 0));
+	return true;
+}

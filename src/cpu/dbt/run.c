@@ -1,0 +1,388 @@
+/* The engine: finding code to run, running it, and what its ways out ask for. */
+#include "cpu/dbt/dbt_internal.h"
+
+#include "base/err.h"
+#include "cpu/engine.h"
+#include "cpu/interp/interp.h"
+#include "cpu/x86/tlb.h"
+#include "cpu/x86/vmem.h"
+#include "host/codetrap.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define EXIT_TRAP 0xffffffffu
+
+/* Tries to wait for other vCPUs to give up storing to a page, and give way in between. */
+#define DROP_TRIES 20000
+
+/* -- Finding ---------------------------------------------------------------------------------- */
+
+static bool can_translate(const struct vcpu *c)
+{
+	return c->code64 && c->tlb_mode != TLB_SLOW && !interp_must_step(c);
+}
+
+static uint8_t mode_of(const struct vcpu *c)
+{
+	uint64_t xcr0 = c->fpu.xcr0;
+	unsigned m = c->cpl == 3 ? TBM_USER : 0;
+
+	if (c->cr0 & (CR0_TS | CR0_EM))
+		return (uint8_t)m;
+	if (c->cr4 & CR4_OSFXSR)
+		m |= TBM_SSE;
+	if (c->cr4 & CR4_OSXSAVE && (xcr0 & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX)) {
+		m |= TBM_AVX;
+		if ((xcr0 & XCR0_AVX512) == XCR0_AVX512)
+			m |= TBM_EVEX;
+	}
+	return (uint8_t)m;
+}
+
+/* Has the page other vCPUs that store to it unseen? Waits for them to stop. */
+static bool writers_left(struct vcpu *c, struct page_state *ps, const uint8_t *host)
+{
+	if (!(atomic_load(&ps->writers) & ~BIT(c->index)))
+		return false;
+	/* From now on nobody becomes one. */
+	atomic_fetch_or(&ps->code_lines, BIT(((uintptr_t)host & (PAGE_SIZE - 1)) / 64));
+	for (unsigned i = 0; i < DROP_TRIES; i++) {
+		if (!tlb_unseen_writers(c, ps))
+			return false;
+		tlb_serve_drops(c);
+		__builtin_ia32_pause();
+	}
+	return true;
+}
+
+/* The translation for c->rip; NULL: the interpreter's turn. */
+static struct tb *find_tb(struct dbt *d)
+{
+	struct code_cache *k = d->cache;
+	struct vcpu *c = d->c;
+	struct page_state *ps;
+	enum x86_exc exc;
+	const uint8_t *host;
+	struct tb *t;
+
+	d->stats.lookups++;
+	if (!is_canonical(c->rip))
+		return NULL;
+	host = tlb_fetch(c, c->rip, &exc);
+	if (!host)
+		return NULL;
+	ps = physmap_page(c->pm, host);
+	if (!ps)
+		return NULL;
+	pthread_mutex_lock(&k->lock);
+	t = cache_find(k, host, d->mode);
+	pthread_mutex_unlock(&k->lock);
+	if (t)
+		return t;
+	if (writers_left(c, ps, host))
+		return NULL;
+	if (cache_full(k))
+		cache_flush(d);
+	pthread_mutex_lock(&k->lock);
+	t = cache_find(k, host, d->mode);
+	if (!t && !cache_full(k)) {
+		t = translate(d, host, d->mode);
+		cache_insert(k, t);
+	}
+	pthread_mutex_unlock(&k->lock);
+	return t;
+}
+
+/* Get the space and the jump caches right for c's state. */
+static bool prepare(struct dbt *d)
+{
+	uint8_t mode = mode_of(d->c);
+
+	if (space_select(d) < 0)
+		return false;
+	if (((mode ^ d->mode) & ~TBM_USER) || d->epoch != d->cache->epoch) {
+		spaces_drop_jumps(d);
+		d->epoch = d->cache->epoch;
+	}
+	d->mode = mode;
+	return true;
+}
+
+static const void *find_code(struct dbt *d)
+{
+	struct vcpu *c = d->c;
+	const void *code;
+	struct tb *t;
+
+	code = space_jump(d, c->rip);
+	if (code)
+		return code;
+	t = find_tb(d);
+	if (!t || d->epoch != d->cache->epoch)
+		return NULL;
+	code = code_at(d->cache, t->entry_jump);
+	space_add_jump(d, c->rip, code, c->cpl == 3 || tlb_is_global(c, c->rip));
+	return code;
+}
+
+/* -- In and out ------------------------------------------------------------------------------- */
+
+static const void *on_trap(void *arg, const void *pc)
+{
+	struct dbt *d = arg;
+	const struct code_cache *k = d->cache;
+	uint32_t off = (uint32_t)((const uint8_t *)pc - k->code.rx);
+
+	if (off < k->stubs.end || off >= k->used)
+		return NULL;
+	d->trap = cache_mark(k, off);
+	if (!d->trap)
+		return NULL;
+	d->stats.signals++;
+	d->ctx->exit = EXIT_TRAP;
+	return code_at(k, k->stubs.exit_trap);
+}
+
+static void load_ctx(struct dbt *d)
+{
+	struct dbt_ctx *x = d->ctx;
+	const struct vcpu *c = d->c;
+
+	memcpy(x->gpr, c->gpr, sizeof(x->gpr));
+	x->cc = c->cc;
+	x->rip = c->rip;
+	x->seg_base[0] = c->seg[SEG_FS].base;
+	x->seg_base[1] = c->seg[SEG_GS].base;
+	fpu_choose(d);
+}
+
+static void store_ctx(struct dbt *d)
+{
+	const struct dbt_ctx *x = d->ctx;
+	struct vcpu *c = d->c;
+
+	memcpy(c->gpr, x->gpr, sizeof(x->gpr));
+	c->cc = x->cc & CC_MASK;
+}
+
+/* False if the cache is being flushed. */
+static bool enter(struct dbt *d, const void *code)
+{
+	struct code_cache *k = d->cache;
+	void (*go)(const void *) = (void (*)(const void *))(uintptr_t)code_at(k, k->stubs.enter);
+
+	atomic_store(&d->inside, true);
+	if (atomic_load(&k->flushing) || d->epoch != atomic_load(&k->epoch)) {
+		atomic_store(&d->inside, false);
+		return false;
+	}
+	load_ctx(d);
+	codetrap_enter(k->code.rx, k->code.len, on_trap, d);
+	go(code);
+	atomic_store_explicit(&d->inside, false, memory_order_release);
+	store_ctx(d);
+	d->stats.enters++;
+	return true;
+}
+
+/* Point a jump of the translation that was left to the one that follows. */
+static void link_exit(struct dbt *d, const struct tb_exit *x, const struct tb *to)
+{
+	struct code_cache *k = d->cache;
+	const struct tb *from = &k->tb[x->tb];
+
+	pthread_mutex_lock(&k->lock);
+	if (d->epoch == k->epoch && to->valid &&
+	    (((uintptr_t)to->host ^ (uintptr_t)from->host) & ~(PAGE_SIZE - 1)) == 0 &&
+	    to->mode == from->mode) {
+		uint32_t rel = (from->vec ? to->entry_fpu : to->entry) - (x->patch_at + 4);
+
+		__atomic_store_n((uint32_t *)(k->code.rw + x->patch_at), rel, __ATOMIC_RELEASE);
+		d->stats.links++;
+	}
+	pthread_mutex_unlock(&k->lock);
+}
+
+/* The translation that was entered is void: lead to the new one. */
+static void redirect(struct dbt *d, const struct tb_exit *x, const struct tb *to)
+{
+	struct code_cache *k = d->cache;
+	const struct tb *old = &k->tb[x->tb];
+
+	pthread_mutex_lock(&k->lock);
+	if (d->epoch == k->epoch && to->valid && !old->valid && to->host == old->host &&
+	    to->mode == old->mode) {
+		cache_redirect(k, old->entry, to->entry);
+		if (old->vec)
+			cache_redirect(k, old->entry_fpu, to->entry_fpu);
+	}
+	pthread_mutex_unlock(&k->lock);
+}
+
+/* Go on where the exit says. False on triple fault. */
+static bool serve_exit(struct dbt *d)
+{
+	const struct dbt_ctx *ctx = d->ctx;
+	struct vcpu *c = d->c;
+	struct tb_exit x;
+	struct tb *t;
+
+	if (ctx->exit == EXIT_TRAP) {
+		c->rip = ctx->base + d->trap->off;
+		d->stats.interps++;
+		return interp_one(c);
+	}
+	x = d->cache->exit[ctx->exit];
+	c->rip = ctx->base + x.off;
+	switch (x.kind) {
+	case EXIT_LINK:
+		t = find_tb(d);
+		if (t)
+			link_exit(d, &x, t);
+		return true;
+	case EXIT_VOID:
+		t = find_tb(d);
+		if (t)
+			redirect(d, &x, t);
+		return true;
+	case EXIT_INTERP: d->stats.interps++; return interp_one(c);
+	case EXIT_LOOKUP:
+		if (is_canonical(ctx->rip)) {
+			c->rip = ctx->rip;
+			return true;
+		}
+		/* The branch itself faults. */
+		c->gpr[REG_RSP] -= (uint64_t)x.undo;
+		return interp_one(c);
+	default: return true;
+	}
+}
+
+uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t write)
+{
+	uint8_t *page;
+	unsigned perm = is_canonical(gva) ? tlb_plain(d->c, gva, write, &page) : 0;
+
+	fpu_choose(d);
+	if (!perm) {
+		d->stats.fill_fails++;
+		return 0;
+	}
+	d->stats.fills++;
+	space_fill(d, gva, page, perm);
+	return (uint64_t)(uintptr_t)page - (gva & ~(PAGE_SIZE - 1));
+}
+
+/* -- The engine table ------------------------------------------------------------------------- */
+
+static enum run_exit dbt_run(struct vcpu *c)
+{
+	struct dbt *d = dbt_of(c);
+
+	d->now = NULL; /* the GS base is the thread's */
+	for (;;) {
+		const void *code;
+		bool ok;
+
+		if (atomic_load_explicit(&d->ctx->poll, memory_order_relaxed))
+			atomic_exchange(&d->ctx->poll, 0);
+		switch (interp_events(c)) {
+		case INTERP_GO: break;
+		case INTERP_KICKED: return RUN_KICKED;
+		case INTERP_HALTED: return RUN_HALTED;
+		case INTERP_SHUTDOWN: c->mp_state = MP_SHUTDOWN; return RUN_SHUTDOWN;
+		}
+		if (!can_translate(c) || !prepare(d))
+			ok = interp_some(c);
+		else if (!(code = find_code(d)) || !enter(d, code))
+			ok = interp_one(c);
+		else
+			ok = serve_exit(d);
+		if (!ok) {
+			c->mp_state = MP_SHUTDOWN;
+			return RUN_SHUTDOWN;
+		}
+	}
+}
+
+static void dbt_fini(struct vcpu *c)
+{
+	struct dbt *d = dbt_of(c);
+
+	if (!d)
+		return;
+	c->tlb_watch = NULL;
+	cache_leave(d);
+	spaces_fini(d);
+	free(d);
+	c->engine_state = NULL;
+	interp_detach(c);
+}
+
+static int dbt_init(struct vcpu *c, struct err *err)
+{
+	struct dbt *d = calloc(1, sizeof(*d));
+	int ret;
+
+	if (!d)
+		return err_set(err, ENOMEM, "the translator of CPU %u", c->index);
+	d->c = c;
+	d->ctx_fd = -1;
+	ret = interp_attach(c, err);
+	if (ret == 0)
+		ret = spaces_init(d, err);
+	if (ret == 0)
+		ret = cache_join(d, err);
+	c->engine_state = d;
+	if (ret < 0) {
+		dbt_fini(c);
+		return ret;
+	}
+	d->ctx->self = d;
+	d->ctx->fpu = &c->fpu;
+	d->ctx->fpu_out = 1;
+	__asm__("stmxcsr %0" : "=m"(d->ctx->host_mxcsr));
+	c->fpu.wide = 0xff;
+	c->tlb_watch = &dbt_watch;
+	return 0;
+}
+
+/* Between two runs struct vcpu is whole. */
+static void dbt_pull(struct vcpu *c)
+{
+}
+
+static void dbt_push(struct vcpu *c)
+{
+	interp_forget(c);
+	c->fpu.wide = 0xff;
+	vcpu_update_mode(c);
+	vmem_flush(c, true);
+}
+
+static void dbt_kick(struct vcpu *c)
+{
+	struct dbt *d = dbt_of(c);
+
+	if (d)
+		atomic_store(&d->ctx->poll, 1);
+}
+
+static void dbt_inval(struct vcpu *c, gpa_t gpa, uint64_t len)
+{
+	interp_forget(c);
+	vmem_flush(c, true);
+	cache_flush(dbt_of(c));
+}
+
+const struct engine engine_dbt = {
+	.name = "dbt",
+	.init = dbt_init,
+	.fini = dbt_fini,
+	.run = dbt_run,
+	.pull = dbt_pull,
+	.push = dbt_push,
+	.kick = dbt_kick,
+	.inval = dbt_inval,
+};

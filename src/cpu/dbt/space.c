@@ -1,0 +1,331 @@
+/* Spaces: the linear tables and jump caches that translated code uses without asking. */
+#include "cpu/dbt/dbt_internal.h"
+
+#include "base/err.h"
+#include "cpu/x86/tlb.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* -- Their memory ----------------------------------------------------------------------------- */
+
+static uint64_t *entry_read(const struct space *s, uint32_t index)
+{
+	return (uint64_t *)(s->gs + TABLE_READ) + index;
+}
+
+static uint64_t *entry_write(const struct space *s, uint32_t index)
+{
+	return (uint64_t *)s->gs - 1 - index;
+}
+
+static uint64_t *jump_key(const struct space *s, uint16_t slot)
+{
+	return (uint64_t *)(s->gs + JUMP_KEYS) + slot;
+}
+
+static uint64_t *jump_code(const struct space *s, uint16_t slot)
+{
+	return (uint64_t *)(s->gs + JUMP_CODE) + slot;
+}
+
+/* A key is -rip, and an empty one 0; that would be RIP 0, whose slot therefore is kept at what no
+ * RIP of that slot has. */
+static void jump_init(const struct space *s)
+{
+	*jump_key(s, 0) = 1;
+}
+
+static int space_map(struct dbt *d, struct space *s)
+{
+	uint8_t *base = mmap(NULL, SPACE_BYTES, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *ctx;
+
+	if (base == MAP_FAILED)
+		return -errno;
+	madvise(base, SPACE_BYTES, MADV_NOHUGEPAGE);
+	madvise(base, SPACE_BYTES, MADV_DONTDUMP);
+	s->gs = base + TABLE_BYTES;
+	ctx = mmap(s->gs, CTX_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, d->ctx_fd, 0);
+	s->fill = malloc(MAX_FILLS * sizeof(*s->fill));
+	s->jump = malloc(MAX_JUMPS * sizeof(*s->jump));
+	if (ctx == MAP_FAILED || !s->fill || !s->jump) {
+		munmap(base, SPACE_BYTES);
+		free(s->fill);
+		free(s->jump);
+		*s = (struct space){ 0 };
+		return -ENOMEM;
+	}
+	jump_init(s);
+	return 0;
+}
+
+int spaces_init(struct dbt *d, struct err *err)
+{
+	_Static_assert(sizeof(struct dbt_ctx) <= CTX_BYTES, "one page");
+	d->ctx_fd = memfd_create("vcpu", MFD_CLOEXEC);
+	if (d->ctx_fd < 0 || ftruncate(d->ctx_fd, CTX_BYTES) < 0)
+		return err_set(err, errno, "the translator's memory");
+	d->ctx = mmap(NULL, CTX_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, d->ctx_fd, 0);
+	if (d->ctx == MAP_FAILED) {
+		d->ctx = NULL;
+		return err_set(err, errno, "the translator's memory");
+	}
+	return 0;
+}
+
+void spaces_fini(struct dbt *d)
+{
+	for (unsigned i = 0; i < N_CPU_SPACES; i++) {
+		struct space *s = &d->space[i];
+
+		if (!s->gs)
+			continue;
+		munmap(s->gs - TABLE_BYTES, SPACE_BYTES);
+		free(s->fill);
+		free(s->jump);
+	}
+	if (d->ctx)
+		munmap(d->ctx, CTX_BYTES);
+	if (d->ctx_fd >= 0)
+		close(d->ctx_fd);
+}
+
+/* -- Jumps ------------------------------------------------------------------------------------ */
+
+static uint64_t *code_page_word(struct space *s, gva_t gva, uint64_t *bit)
+{
+	uint64_t h = (gva >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull;
+
+	*bit = BIT(h >> 58);
+	return &s->code_pages[h >> 54 & 15];
+}
+
+static void drop_jumps(struct space *s)
+{
+	if (!s->gs || !s->n_jumps)
+		return;
+	if (s->n_jumps >= MAX_JUMPS)
+		madvise(s->gs + JUMP_KEYS, JUMP_SLOTS * 16, MADV_DONTNEED);
+	else
+		for (unsigned i = 0; i < s->n_jumps; i++)
+			*jump_key(s, s->jump[i]) = 0;
+	s->n_jumps = 0;
+	s->local_code = false;
+	memset(s->code_pages, 0, sizeof(s->code_pages));
+	jump_init(s);
+}
+
+void spaces_drop_jumps(struct dbt *d)
+{
+	for (unsigned i = 0; i < N_CPU_SPACES; i++)
+		drop_jumps(&d->space[i]);
+}
+
+const void *space_jump(const struct dbt *d, uint64_t rip)
+{
+	const struct space *s = d->now;
+
+	if (*jump_key(s, (uint16_t)rip) + rip)
+		return NULL;
+	return (const void *)(uintptr_t)*jump_code(s, (uint16_t)rip);
+}
+
+void space_add_jump(struct dbt *d, uint64_t rip, const void *code, bool global)
+{
+	struct space *s = d->now;
+	uint64_t bit, *word = code_page_word(s, rip, &bit);
+
+	if (s->n_jumps < MAX_JUMPS)
+		s->jump[s->n_jumps++] = (uint16_t)rip;
+	*word |= bit;
+	s->local_code |= !global;
+	*jump_code(s, (uint16_t)rip) = (uint64_t)(uintptr_t)code;
+	*jump_key(s, (uint16_t)rip) = -rip;
+}
+
+/* -- Tables ----------------------------------------------------------------------------------- */
+
+static void wipe(struct space *s)
+{
+	if (!s->gs)
+		return;
+	if (s->n_fills >= MAX_FILLS) {
+		madvise(s->gs - TABLE_BYTES, TABLE_BYTES, MADV_DONTNEED);
+		madvise(s->gs + TABLE_READ, TABLE_BYTES, MADV_DONTNEED);
+	} else {
+		for (unsigned i = 0; i < s->n_fills; i++) {
+			*entry_read(s, s->fill[i].index) = 0;
+			if (s->fill[i].write)
+				*entry_write(s, s->fill[i].index) = 0;
+		}
+	}
+	s->n_fills = 0;
+	drop_jumps(s);
+}
+
+/* Forget what is not global. */
+static void wipe_local(struct space *s)
+{
+	unsigned kept = 0;
+
+	if (!s->gs)
+		return;
+	if (s->n_fills >= MAX_FILLS) {
+		wipe(s);
+		return;
+	}
+	for (unsigned i = 0; i < s->n_fills; i++) {
+		if (s->fill[i].global) {
+			s->fill[kept++] = s->fill[i];
+			continue;
+		}
+		*entry_read(s, s->fill[i].index) = 0;
+		if (s->fill[i].write)
+			*entry_write(s, s->fill[i].index) = 0;
+	}
+	s->n_fills = kept;
+	if (s->local_code)
+		drop_jumps(s);
+}
+
+void space_fill(struct dbt *d, gva_t gva, uint8_t *page, unsigned perm)
+{
+	struct space *s = d->now;
+	uint32_t index = (uint32_t)(gva >> PAGE_SHIFT);
+	uint64_t addend = (uint64_t)(uintptr_t)page - (gva & ~(PAGE_SIZE - 1));
+
+	if (s->n_fills < MAX_FILLS)
+		s->fill[s->n_fills++] = (struct fill){
+			.index = index,
+			.page = (uint32_t)((uint64_t)(page - d->c->pm->ram) >> PAGE_SHIFT),
+			.global = perm & PERM_G,
+			.write = perm & PERM_W,
+		};
+	/* The same place in another 16 TiB may have been here. */
+	*entry_read(s, index) = perm & PERM_R ? addend : 0;
+	if (perm & PERM_W)
+		*entry_write(s, index) = addend;
+	else if (*entry_write(s, index))
+		*entry_write(s, index) = 0;
+}
+
+/* -- Which one -------------------------------------------------------------------------------- */
+
+static struct space *user_space(struct dbt *d, uint64_t asid)
+{
+	struct space *oldest = &d->space[SPACE_USER];
+
+	for (unsigned i = SPACE_USER; i < N_CPU_SPACES; i++) {
+		struct space *s = &d->space[i];
+
+		if (s->asid == asid)
+			return s;
+		if (s->used < oldest->used)
+			oldest = s;
+	}
+	wipe(oldest);
+	oldest->asid = asid;
+	return oldest;
+}
+
+static void set_gs(const struct dbt *d, const struct space *s)
+{
+	__asm__ volatile("wrgsbase %0" : : "r"(s->gs));
+}
+
+int space_select(struct dbt *d)
+{
+	const struct vcpu *c = d->c;
+	struct space *s;
+
+	if (c->tlb_mode == TLB_USER)
+		s = user_space(d, c->tlb_asid);
+	else
+		s = &d->space[c->tlb_mode == TLB_KERNEL ? SPACE_KERNEL : SPACE_KERNEL_AC];
+	s->used = ++d->clock;
+	if (!s->gs) {
+		int ret = space_map(d, s);
+
+		if (ret < 0)
+			return ret;
+	}
+	if (d->now != s) {
+		d->now = s;
+		set_gs(d, s);
+	}
+	return 0;
+}
+
+/* -- What ends translations ------------------------------------------------------------------- */
+
+static void on_flush(struct vcpu *c)
+{
+	struct dbt *d = dbt_of(c);
+
+	for (unsigned i = 0; i < N_CPU_SPACES; i++) {
+		wipe(&d->space[i]);
+		d->space[i].asid = 0;
+	}
+}
+
+static void forget_pages(struct space *s, gva_t gva, unsigned n_pages)
+{
+	uint32_t index = (uint32_t)(gva >> PAGE_SHIFT);
+	bool code = false;
+
+	for (unsigned i = 0; i < n_pages; i++, index++) {
+		uint64_t bit, *word = code_page_word(s, gva + i * PAGE_SIZE, &bit);
+
+		if (*entry_read(s, index))
+			*entry_read(s, index) = 0;
+		if (*entry_write(s, index))
+			*entry_write(s, index) = 0;
+		code |= *word & bit;
+	}
+	if (code)
+		drop_jumps(s);
+}
+
+static void on_flush_pages(struct vcpu *c, gva_t gva, unsigned n_pages)
+{
+	struct dbt *d = dbt_of(c);
+
+	for (unsigned i = 0; i < N_CPU_SPACES; i++)
+		if (d->space[i].gs && (d->space[i].n_fills || d->space[i].n_jumps))
+			forget_pages(&d->space[i], gva, n_pages);
+}
+
+static void on_switched(struct vcpu *c)
+{
+	struct dbt *d = dbt_of(c);
+
+	wipe_local(&d->space[SPACE_KERNEL]);
+	wipe_local(&d->space[SPACE_KERNEL_AC]);
+}
+
+static void on_drop_writes(struct vcpu *c, const uint8_t *page)
+{
+	struct dbt *d = dbt_of(c);
+	uint32_t n = (uint32_t)((uint64_t)(page - c->pm->ram) >> PAGE_SHIFT);
+
+	for (unsigned i = 0; i < N_CPU_SPACES; i++) {
+		struct space *s = &d->space[i];
+
+		if (s->n_fills >= MAX_FILLS)
+			madvise(s->gs - TABLE_BYTES, TABLE_BYTES, MADV_DONTNEED);
+		for (unsigned f = 0; f < s->n_fills && s->n_fills < MAX_FILLS; f++)
+			if (s->fill[f].page == n && s->fill[f].write)
+				*entry_write(s, s->fill[f].index) = 0;
+	}
+}
+
+const struct tlb_watch dbt_watch = {
+	.flush = on_flush,
+	.flush_pages = on_flush_pages,
+	.switched = on_switched,
+	.drop_writes = on_drop_writes,
+};

@@ -1,0 +1,321 @@
+/* The routines at the start of the code cache: into translated code, out of it, and those that it
+ * calls on its way. They keep the host's stack aligned to 16 bytes at their calls of C.
+ */
+#include "cpu/dbt/dbt_internal.h"
+
+#include "cpu/dbt/regmap.h"
+#include "cpu/x86/features.h"
+
+#define FPU(field) ((int32_t)offsetof(struct vcpu_fpu, field))
+#define WIDE_YMM   XCR0_AVX
+#define WIDE_ZMM   XCR0_AVX512
+#define CC_INTO_FLAGS 0x7f /* added to AL it moves bit 0 to OF */
+
+static const uint8_t callee_saved[] = { H_RBX, H_RBP, H_R12, H_R13, H_R14, H_R15 };
+
+static void push(struct emit *e, unsigned reg)
+{
+	e_rex(e, 0, reg >> 3);
+	e8(e, (uint8_t)(0x50 | (reg & 7)));
+}
+
+static void pop(struct emit *e, unsigned reg)
+{
+	e_rex(e, 0, reg >> 3);
+	e8(e, (uint8_t)(0x58 | (reg & 7)));
+}
+
+static void add_rsp(struct emit *e, int8_t n)
+{
+	E_BYTES(e, 0x48, 0x83, 0xc4, (uint8_t)n);
+}
+
+/* Guest registers that live in host registers, to or from the context. */
+static void move_gprs(struct emit *e, bool store, bool with_rax)
+{
+	for (unsigned g = with_rax ? 0 : 1; g < 16; g++) {
+		if (host_reg[g] == H_NONE)
+			continue;
+		if (store)
+			e_store(e, h_gs(CTX_GPR(g)), host_reg[g]);
+		else
+			e_load(e, host_reg[g], h_gs(CTX_GPR(g)));
+	}
+}
+
+/* A short forward jump: returns where its rel8 is. */
+static uint8_t *short_jump(struct emit *e, uint8_t op)
+{
+	e8(e, op);
+	e8(e, 0);
+	return e->p - 1;
+}
+
+static void land(struct emit *e, uint8_t *rel8)
+{
+	*rel8 = (uint8_t)(e->p - rel8 - 1);
+}
+
+#define JZ  0x74
+#define JNZ 0x75
+
+/* -- Vector registers: R14 points to struct vcpu_fpu ------------------------------------------- */
+
+/* MXCSR: the digit of 0F AE is 2 to load, 3 to store. */
+static void mxcsr_fpu(struct emit *e, unsigned digit)
+{
+	E_BYTES(e, 0x41, 0x0f, 0xae, (uint8_t)(0x80 | digit << 3 | 6));
+	e32(e, (uint32_t)FPU(mxcsr));
+}
+
+static void vec_move(struct emit *e, unsigned width, unsigned n, bool store)
+{
+	uint8_t op = store ? 0x11 : 0x10;
+
+	if (width == 64)
+		E_BYTES(e, 0x62, (uint8_t)(0x41 | (n & 8 ? 0 : 0x80) | (n & 16 ? 0 : 0x10)), 0x7c,
+			0x48, op);
+	else if (width == 32)
+		E_BYTES(e, 0xc4, (uint8_t)(0x41 | (n & 8 ? 0 : 0x80)), 0x7c, op);
+	else
+		E_BYTES(e, (uint8_t)(0x41 | (n & 8 ? 4 : 0)), 0x0f, op);
+	e8(e, (uint8_t)(0x80 | (n & 7) << 3 | 6));
+	e32(e, (uint32_t)(FPU(zmm) + (int32_t)n * 64));
+}
+
+static void mask_move(struct emit *e, unsigned n, bool store)
+{
+	E_BYTES(e, 0xc4, 0xc1, host_has(FEAT_AVX512BW) ? 0xf8 : 0x78, store ? 0x91 : 0x90,
+		(uint8_t)(0x80 | n << 3 | 6));
+	e32(e, (uint32_t)(FPU(k) + (int32_t)n * 8));
+}
+
+static void vzeroupper(struct emit *e)
+{
+	if (host_has(FEAT_AVX))
+		E_BYTES(e, 0xc5, 0xf8, 0x77);
+}
+
+/* Zero ZMM16-31 and the masks. */
+static void zero_high(struct emit *e)
+{
+	for (unsigned n = 16; n < 32; n++) /* vpxord xmm n, n, n */
+		E_BYTES(e, 0x62, (uint8_t)(n & 8 ? 0x01 : 0xa1),
+			(uint8_t)(0x05 | (~n & 15) << 3), 0x00, 0xef,
+			(uint8_t)(0xc0 | (n & 7) << 3 | (n & 7)));
+	for (unsigned n = 0; n < 8; n++) /* kxorw k n, n, n */
+		E_BYTES(e, 0xc5, (uint8_t)(0x84 | (~n & 15) << 3), 0x47,
+			(uint8_t)(0xc0 | n << 3 | n));
+}
+
+static void vec_all(struct emit *e, unsigned width, bool store)
+{
+	for (unsigned n = 0; n < (width == 64 ? 32 : 16); n++)
+		vec_move(e, width, n, store);
+	if (width == 64)
+		for (unsigned n = 0; n < 8; n++)
+			mask_move(e, n, store);
+}
+
+/* What fpu_load jumps to. */
+static uint32_t make_loader(struct emit *e, unsigned width, bool has512)
+{
+	uint32_t at = emit_at(e);
+
+	if (width == 16)
+		vzeroupper(e);
+	if (width < 64 && has512)
+		zero_high(e);
+	vec_all(e, width, false);
+	mxcsr_fpu(e, 2);
+	e_load(e, H_R14, h_gs(CTX(code)));
+	/* mov dword gs:[fpu_out], 0 */
+	e_op_mem(e, 0, 0, 0xc7, 0, h_gs(CTX(fpu_out)));
+	e32(e, 0);
+	e8(e, 0xc3);
+	return at;
+}
+
+/* Store what is in use; RAX RCX RDX R14 and flags are lost. */
+static uint32_t make_saver(struct emit *e, uint64_t xcr0)
+{
+	uint32_t at = emit_at(e), wide = (uint32_t)xcr0 & (WIDE_YMM | WIDE_ZMM);
+	uint8_t *to_zmm = NULL, *to_ymm = NULL, *to_end[2] = { NULL, NULL };
+
+	e_load(e, H_R14, h_gs(CTX(fpu)));
+	mxcsr_fpu(e, 3);
+	if (host_has(FEAT_XGETBV1)) {
+		e_mov_imm(e, H_RCX, 1);
+		E_BYTES(e, 0x0f, 0x01, 0xd0); /* xgetbv */
+	} else {
+		e_mov_imm(e, H_RAX, wide);
+	}
+	E_BYTES(e, 0x25); /* and eax, wide */
+	e32(e, wide);
+	e8(e, 0x41); /* movzx ecx, byte [r14 + wide] */
+	E_BYTES(e, 0x0f, 0xb6, 0x8e);
+	e32(e, (uint32_t)FPU(wide));
+	e8(e, 0x41); /* mov [r14 + wide], al */
+	E_BYTES(e, 0x88, 0x86);
+	e32(e, (uint32_t)FPU(wide));
+	e_op_reg(e, 0, 0, 0x09, H_RAX, H_RCX); /* or ecx, eax */
+	if (wide & WIDE_ZMM) {
+		E_BYTES(e, 0xf6, 0xc1, WIDE_ZMM & 0xff); /* test cl, */
+		e8(e, JZ);
+		e8(e, 5);
+		to_zmm = e->p + 1;
+		e8(e, 0xe9);
+		e32(e, 0);
+	}
+	if (wide & WIDE_YMM) {
+		E_BYTES(e, 0xf6, 0xc1, WIDE_YMM);
+		e8(e, JZ);
+		e8(e, 5);
+		to_ymm = e->p + 1;
+		e8(e, 0xe9);
+		e32(e, 0);
+	}
+	vec_all(e, 16, true);
+	if (to_ymm) {
+		to_end[0] = e->start + e_jmp(e);
+		e_patch(e, (uint32_t)(to_ymm - e->start), emit_at(e));
+		vec_all(e, 32, true);
+	}
+	if (to_zmm) {
+		to_end[1] = e->start + e_jmp(e);
+		e_patch(e, (uint32_t)(to_zmm - e->start), emit_at(e));
+		vec_all(e, 64, true);
+	}
+	for (unsigned i = 0; i < 2; i++)
+		if (to_end[i])
+			e_patch(e, (uint32_t)(to_end[i] - e->start), emit_at(e));
+	/* ldmxcsr gs:[host_mxcsr] */
+	e_op_mem(e, 0, 1, 0xae, 2, h_gs(CTX(host_mxcsr)));
+	vzeroupper(e);
+	e_op_mem(e, 0, 0, 0xc7, 0, h_gs(CTX(fpu_out)));
+	e32(e, 1);
+	e8(e, 0xc3);
+	return at;
+}
+
+static void save_fpu_if_in(struct emit *e, const struct stubs *s)
+{
+	uint8_t *out;
+
+	/* cmp dword gs:[fpu_out], 0 */
+	e_op_mem(e, 0, 0, 0x83, 7, h_gs(CTX(fpu_out)));
+	e8(e, 0);
+	out = short_jump(e, JNZ);
+	e_call_to(e, s->save_any);
+	land(e, out);
+}
+
+/* -- In and out ------------------------------------------------------------------------------- */
+
+static void make_enter(struct emit *e, struct stubs *s)
+{
+	s->enter = emit_at(e);
+	for (unsigned i = 0; i < ARRAY_SIZE(callee_saved); i++)
+		push(e, callee_saved[i]);
+	add_rsp(e, -8);
+	e_store(e, h_gs(CTX(code)), H_RDI);
+	e_load32(e, H_RAX, h_gs(CTX(cc)));
+	E_BYTES(e, 0x04, CC_INTO_FLAGS, 0x9e); /* add al, ..; sahf */
+	move_gprs(e, false, true);
+	e_load(e, H_R14, h_gs(CTX(rip)));
+	e_op_mem(e, 0, 0, 0xff, 4, h_gs(CTX(code))); /* jmp */
+}
+
+/* pop rcx; mov ecx, [rcx + disp]; mov gs:[exit], ecx */
+static void take_number(struct emit *e, int8_t disp)
+{
+	pop(e, H_RCX);
+	e_load32(e, H_RCX, h_at(H_RCX, disp));
+	e_store32(e, h_gs(CTX(exit)), H_RCX);
+}
+
+static void make_exit(struct emit *e, struct stubs *s)
+{
+	uint32_t tail;
+
+	s->exit = emit_at(e);
+	take_number(e, 0);
+	s->exit_trap = emit_at(e);
+	e_store(e, h_gs(CTX_GPR(REG_RAX)), H_RAX);
+	E_BYTES(e, 0x9f, 0x0f, 0x90, 0xc0);	  /* lahf; seto al */
+	e_op_reg(e, 0, 1, 0xb7, H_RAX, H_RAX); /* movzx eax, ax */
+	e_store32(e, h_gs(CTX(cc)), H_RAX);
+	tail = emit_at(e);
+	move_gprs(e, true, false);
+	save_fpu_if_in(e, s);
+	add_rsp(e, 8);
+	for (unsigned i = ARRAY_SIZE(callee_saved); i-- > 0;)
+		pop(e, callee_saved[i]);
+	e8(e, 0xc3);
+	s->exit_noflags = emit_at(e);
+	take_number(e, 0);
+	s->leave = emit_at(e);
+	e_store(e, h_gs(CTX_GPR(REG_RAX)), H_RAX);
+	e_jmp_to(e, tail);
+}
+
+/* Called with RCX = gva; what stands before the call is the number of the exit to take when there
+ * is nothing to add. */
+static void make_fill(struct emit *e, struct stubs *s, unsigned write)
+{
+	uint8_t *fail;
+
+	s->fill[write] = emit_at(e);
+	e_store(e, h_gs(CTX(gva)), H_RCX);
+	move_gprs(e, true, true);
+	save_fpu_if_in(e, s);
+	e_load(e, H_RDI, h_gs(CTX(self)));
+	e_load(e, H_RSI, h_gs(CTX(gva)));
+	e_mov_imm(e, H_RDX, write);
+	e_mov_imm(e, H_RAX, (uint64_t)(uintptr_t)dbt_fill);
+	add_rsp(e, -8);
+	E_BYTES(e, 0xff, 0xd0); /* call rax */
+	add_rsp(e, 8);
+	e_store(e, h_gs(CTX(code)), H_RAX);
+	move_gprs(e, false, true);
+	e_load(e, H_RCX, h_gs(CTX(gva)));
+	e_load(e, H_R14, h_gs(CTX(code)));
+	E_BYTES(e, 0x4d, 0x85, 0xf6); /* test r14, r14 */
+	fail = short_jump(e, JZ);
+	e8(e, 0xc3);
+	land(e, fail);
+	/* The call is 5 bytes, the number 4. */
+	take_number(e, -9);
+	e_jmp_to(e, s->leave);
+}
+
+void stubs_make(struct code_cache *k, uint64_t xcr0)
+{
+	struct emit e = { .p = k->code.rw, .start = k->code.rw };
+	struct stubs *s = &k->stubs;
+	bool has512 = xcr0 & XCR0_ZMM_HI256;
+
+	s->load_xmm = make_loader(&e, 16, has512);
+	s->load_ymm = xcr0 & XCR0_AVX ? make_loader(&e, 32, has512) : s->load_xmm;
+	s->load_zmm = has512 ? make_loader(&e, 64, true) : s->load_ymm;
+	s->save_any = make_saver(&e, xcr0);
+	s->fpu_load = emit_at(&e);
+	e_store(&e, h_gs(CTX(code)), H_R14);
+	e_load(&e, H_R14, h_gs(CTX(fpu)));
+	e_op_mem(&e, 0, 0, 0xff, 4, h_gs(CTX(fpu_load)));
+	make_enter(&e, s);
+	make_exit(&e, s);
+	make_fill(&e, s, 0);
+	make_fill(&e, s, 1);
+	s->end = (uint32_t)ALIGN_UP(emit_at(&e), 64u);
+	k->used = s->end;
+}
+
+void fpu_choose(struct dbt *d)
+{
+	const struct stubs *s = &d->cache->stubs;
+	uint8_t wide = d->c->fpu.wide;
+	uint32_t at = wide & WIDE_ZMM ? s->load_zmm : wide & WIDE_YMM ? s->load_ymm : s->load_xmm;
+
+	d->ctx->fpu_load = (uint64_t)(uintptr_t)code_at(d->cache, at);
+}

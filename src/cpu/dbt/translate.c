@@ -1,0 +1,372 @@
+/* From guest code to a translation: decoding ahead, what flags are wanted where, and the frame
+ * around the instructions. A translation follows the code over conditional branches that are not
+ * taken, and never beyond its page.
+ */
+#include "cpu/dbt/translate_internal.h"
+
+#include "cpu/x86/decode.h"
+#include "cpu/x86/features.h"
+#include "cpu/x86/tlb.h"
+
+#include <stdlib.h>
+
+/* -- Looking ahead ---------------------------------------------------------------------------- */
+
+/* Which of the vCPU's rights a vector instruction needs; ~0: none is enough, it is not for us. */
+static unsigned vector_mode(const struct insn *i)
+{
+	uint32_t attr = insn_table[i->id].attr;
+
+	if (attr & INSN_USES_AVX) {
+		if (i->enc == ENC_EVEX)
+			return TBM_EVEX;
+		/* Mask instructions are VEX-encoded AVX-512. */
+		for (unsigned n = 0; n < i->n_opds; n++)
+			if (i->opd[n].kind == OPD_KREG)
+				return TBM_EVEX;
+		return TBM_AVX;
+	}
+	return attr & INSN_USES_SSE ? TBM_SSE : 0;
+}
+
+static bool is_vector(const struct insn *i)
+{
+	return i->op == OP_VEC || i->op == OP_VZERO || i->op == OP_LDMXCSR || i->op == OP_STMXCSR;
+}
+
+typedef bool (*lower_fn)(struct tr *t, const struct insn *i);
+
+static bool lower_nop(struct tr *t, const struct insn *i)
+{
+	return true;
+}
+
+static lower_fn lowering(enum insn_op op)
+{
+	switch (op) {
+	case OP_MOV: case OP_MOVZX: case OP_MOVSX: case OP_XCHG: case OP_LAHF: case OP_SAHF:
+	case OP_CBW: case OP_CWD: case OP_CMOV: case OP_SET: case OP_BSWAP: case OP_MOVBE:
+	case OP_MOVNTI: case OP_ADD: case OP_OR: case OP_ADC: case OP_SBB: case OP_AND:
+	case OP_SUB: case OP_XOR: case OP_CMP: case OP_TEST: case OP_INC: case OP_DEC: case OP_NOT:
+	case OP_NEG: case OP_MUL: case OP_IMUL: case OP_IMUL2: case OP_IMUL3: case OP_DIV:
+	case OP_IDIV: case OP_ROL: case OP_ROR: case OP_RCL: case OP_RCR: case OP_SHL: case OP_SHR:
+	case OP_SAR: case OP_SHLD: case OP_SHRD: case OP_BT: case OP_BTS: case OP_BTR: case OP_BTC:
+	case OP_BSF: case OP_BSR: case OP_TZCNT: case OP_LZCNT: case OP_POPCNT: case OP_CRC32:
+	case OP_ANDN: case OP_BEXTR: case OP_BLSI: case OP_BLSMSK: case OP_BLSR: case OP_BZHI:
+	case OP_PDEP: case OP_PEXT: case OP_MULX: case OP_RORX: case OP_SARX: case OP_SHLX:
+	case OP_SHRX: case OP_ADCX: case OP_ADOX: case OP_CMPXCHG: case OP_XADD: case OP_CLC:
+	case OP_STC: case OP_CMC: case OP_PAUSE: case OP_FENCE: case OP_VEC: case OP_VZERO:
+	case OP_LDMXCSR: case OP_STMXCSR:
+		return lower_copy;
+	case OP_NOP: case OP_PREFETCH: return lower_nop;
+	case OP_LEA: return lower_lea;
+	case OP_CMPXCHG8B: case OP_CMPXCHG16B: return lower_cmpxchg16b;
+	case OP_PUSH: return lower_push;
+	case OP_POP: return lower_pop;
+	case OP_LEAVE: return lower_leave;
+	case OP_JMP: return lower_jmp;
+	case OP_JCC: return lower_jcc;
+	case OP_CALL: return lower_call;
+	case OP_JMP_IND: return lower_jmp_ind;
+	case OP_CALL_IND: return lower_call_ind;
+	case OP_RET: return lower_ret;
+	default: return NULL;
+	}
+}
+
+/* Is the instruction one that we may lower in this mode, as far as can be told before? */
+static bool is_ours(const struct tr *t, const struct insn *i)
+{
+	enum cpu_feature f = insn_table[i->id].feature;
+	unsigned need = vector_mode(i);
+
+	if (!lowering(i->op) || (need & t->t->mode) != need)
+		return false;
+	if (f != FEAT_NONE && (!cpu_has(t->d->c->model, f) || !host_has(f)))
+		return false;
+	if (insn_table[i->id].attr & INSN_NEEDS_VL && i->vl < 64 &&
+	    !cpu_has(t->d->c->model, FEAT_AVX512VL))
+		return false;
+	/* A bit offset in a register leads elsewhere. */
+	if ((i->op == OP_BT || i->op == OP_BTS || i->op == OP_BTR || i->op == OP_BTC) &&
+	    i->has_mem && i->opd[1].kind == OPD_GPR)
+		return false;
+	for (unsigned n = 0; n < i->n_opds; n++)
+		if (i->opd[n].kind == OPD_SREG || i->opd[n].kind == OPD_VSIB ||
+		    i->opd[n].kind == OPD_MMX)
+			return false;
+	return true;
+}
+
+/* Decode from offset at on, as far as the translation shall reach. Returns how many bytes were
+ * looked at. */
+static unsigned look_ahead(struct tr *t, unsigned at)
+{
+	unsigned begin = at;
+
+	t->n_insns = 0;
+	t->t->vec = false;
+	while (t->n_insns < TB_MAX_INSNS && at < PAGE_SIZE) {
+		struct insn *i = &t->insn[t->n_insns];
+		enum decode_result r = decode(t->page + at, PAGE_SIZE - at, 8, i);
+
+		t->off[t->n_insns] = (uint16_t)at;
+		if (r != DECODE_OK)
+			return MIN(at + INSN_MAX_LEN, (unsigned)PAGE_SIZE) - begin;
+		if (!is_ours(t, i))
+			return at + i->len - begin;
+		t->t->vec |= is_vector(i);
+		t->n_insns++;
+		at += i->len;
+		if (insn_table[i->id].attr & INSN_ENDS &&
+		    (i->op != OP_JCC || t->t->mode & TBM_COUNT))
+			break;
+	}
+	t->off[t->n_insns] = (uint16_t)at;
+	return at - begin;
+}
+
+/* Make stores to what was decoded seen from now on. False if one came before. */
+static bool settle(struct tr *t)
+{
+	unsigned off = t->t->off, first = off / 64, last = (off + MAX(t->t->len, 1u) - 1) / 64;
+	uint64_t lines = (~0ull << first) & (~0ull >> (63 - last));
+	struct page_state *ps = physmap_page(t->k->pm, t->page);
+
+	if ((atomic_load(&ps->code_lines) & lines) != lines)
+		atomic_fetch_or(&ps->code_lines, lines);
+	tlb_drop_writes(t->d->c, t->page);
+	atomic_thread_fence(memory_order_seq_cst);
+	for (unsigned n = 0; n < t->n_insns; n++)
+		if (memcmp(t->page + t->off[n], t->insn[n].bytes, t->insn[n].len))
+			return false;
+	return true;
+}
+
+/* Flags that i surely gives a new value, defined or not. */
+static unsigned flags_killed(const struct insn *i)
+{
+	const struct insn_desc *d = &insn_table[i->id];
+
+	if (d->attr & INSN_FL_MAYBE) {
+		unsigned count = (unsigned)i->imm & (i->opsize == 8 ? 63 : 31);
+		bool by_one = i->n_opds > 1 && i->opd[1].kind == OPD_ONE;
+		bool by_imm = i->n_opds > 1 && i->opd[i->n_opds - 1].kind == OPD_IMM && count;
+
+		if (!by_one && !by_imm)
+			return 0;
+	}
+	return d->fl_write | d->fl_undef;
+}
+
+static void find_flags(struct tr *t)
+{
+	unsigned want = RFLAGS_ARITH;
+
+	t->need[t->n_insns] = RFLAGS_ARITH;
+	for (unsigned n = t->n_insns; n-- > 0;) {
+		const struct insn *i = &t->insn[n];
+
+		if (insn_table[i->id].attr & INSN_ENDS || t->t->mode & TBM_COUNT)
+			want = RFLAGS_ARITH;
+		want = (want & ~flags_killed(i)) | insn_table[i->id].fl_read;
+		if (t->t->mode & TBM_COUNT)
+			want = RFLAGS_ARITH;
+		t->need[n] = (uint16_t)want;
+	}
+}
+
+/* -- Exits and cold code ---------------------------------------------------------------------- */
+
+uint32_t tr_exit(struct tr *t, enum exit_kind kind, uint16_t off)
+{
+	return cache_new_exit(t->k, (struct tb_exit){ .tb = tb_number(t->k, t->t),
+						      .kind = (uint8_t)kind,
+						      .off = off,
+						      .n_done = (uint16_t)t->at });
+}
+
+void tr_take_exit(struct tr *t, uint32_t exit, bool noflags)
+{
+	e_call_to(&t->e, noflags ? t->k->stubs.exit_noflags : t->k->stubs.exit);
+	e32(&t->e, exit);
+}
+
+void tr_cold(struct tr *t, struct cold c)
+{
+	t->cold[t->n_cold++] = c;
+}
+
+static void emit_cold(struct tr *t, const struct cold *c)
+{
+	struct emit *e = &t->e;
+
+	if (c->kind == COLD_FILL)
+		e32(e, c->exit);
+	e_patch(e, c->from, emit_at(e));
+	switch (c->kind) {
+	case COLD_FILL:
+		if (c->reg != S_ADDR) {
+			/* The number stands right before the call. */
+			e->p -= 4;
+			e_patch(e, c->from, emit_at(e));
+			e_mov(e, S_ADDR, c->reg);
+			E_BYTES(e, 0xeb, 4);
+			e32(e, c->exit);
+		}
+		e_call_to(e, t->k->stubs.fill[c->write]);
+		if (t->t->vec)
+			e_call_to(e, t->k->stubs.fpu_load);
+		e_jmp_to(e, c->back);
+		break;
+	case COLD_CROSS:
+		/* lea r14d, [reg + size - 1]; xor r14d, reg; test r14d, 0x1000 */
+		e_op_mem(e, 0, 0, 0x8d, S_ADD, h_at(c->reg, c->size - 1));
+		e_op_reg(e, 0, 0, 0x33, S_ADD, c->reg);
+		E_BYTES(e, 0x41, 0xf7, 0xc6);
+		e32(e, PAGE_SIZE);
+		e_patch(e, e_jcc(e, CC_JZ), c->back);
+		tr_take_exit(t, c->exit, true);
+		break;
+	case COLD_FPU:
+		e_call_to(e, t->k->stubs.fpu_load);
+		e_jmp_to(e, c->back);
+		break;
+	case COLD_MISS:
+		e_store(e, h_gs(CTX(rip)), S_ADD);
+		tr_take_exit(t, c->exit, false);
+		break;
+	case COLD_FAR: tr_far(t, c); break;
+	default: tr_take_exit(t, c->exit, c->noflags);
+	}
+}
+
+/* -- The frame -------------------------------------------------------------------------------- */
+
+/* Go to a cold place if the word of the context is not 0. Takes at least 8 bytes, in one
+ * instruction, at the start: that is what cache_redirect() replaces. */
+static void check_word(struct tr *t, int32_t word, struct cold c)
+{
+	struct emit *e = &t->e;
+
+	if (t->need[0]) {
+		e_load32(e, S_ADDR, h_gs(word));
+		E_BYTES(e, 0xe3, 0x05); /* jrcxz */
+		c.from = e_jmp(e);
+	} else {
+		e_op_mem(e, 0, 0, 0x83, 7, h_gs(word)); /* cmp dword gs:[word], 0 */
+		e8(e, 0);
+		c.from = e_jcc(e, CC_JNZ);
+	}
+	c.back = emit_at(e);
+	tr_cold(t, c);
+}
+
+static void align_entry(struct emit *e)
+{
+	while (emit_at(e) % 8)
+		e8(e, 0x90);
+}
+
+static void begin(struct tr *t)
+{
+	struct emit *e = &t->e;
+	struct tb *b = t->t;
+
+	while (emit_at(e) % 16)
+		e8(e, 0xcc);
+	b->entry_jump = emit_at(e);
+	e_lea(e, S_ADDR, h_at(S_ADD, -(int32_t)b->off));
+	e_store(e, h_gs(CTX(base)), S_ADDR);
+	align_entry(e);
+	b->entry = emit_at(e);
+	if (b->vec) {
+		check_word(t, CTX(fpu_out), (struct cold){ .kind = COLD_FPU });
+		align_entry(e);
+	}
+	b->entry_fpu = emit_at(e);
+	check_word(t, CTX(poll),
+		   (struct cold){ .kind = COLD_EXIT, .exit = tr_exit(t, EXIT_POLL, b->off) });
+}
+
+static void mark(struct tr *t)
+{
+	t->k->mark[t->k->n_marks++] = (struct insn_mark){ .code = emit_at(&t->e),
+							  .off = t->off[t->at],
+							  .n_done = (uint16_t)t->at };
+}
+
+/* Leave for the interpreter at the instruction at work. */
+static void hand_over(struct tr *t)
+{
+	tr_take_exit(t, tr_exit(t, EXIT_INTERP, t->off[t->at]), false);
+}
+
+static void body(struct tr *t)
+{
+	bool ends = false;
+
+	for (t->at = 0; t->at < t->n_insns; t->at++) {
+		const struct insn *i = &t->insn[t->at];
+		uint8_t *start = t->e.p;
+		unsigned n_cold = t->n_cold;
+
+		mark(t);
+		if (!lowering(i->op)(t, i)) {
+			t->e.p = start;
+			t->n_cold = n_cold;
+			hand_over(t);
+			return;
+		}
+		ends = insn_table[i->id].attr & INSN_ENDS && i->op != OP_JCC;
+	}
+	if (ends)
+		return;
+	/* What follows is not for us, or for another translation. */
+	if (t->n_insns < TB_MAX_INSNS && t->off[t->n_insns] < PAGE_SIZE &&
+	    !(t->n_insns && insn_table[t->insn[t->n_insns - 1].id].attr & INSN_ENDS)) {
+		mark(t);
+		hand_over(t);
+	} else {
+		t->at = t->n_insns ? t->n_insns - 1 : 0;
+		tr_goto(t, t->off[t->n_insns]);
+	}
+}
+
+struct tr *translate_new(void)
+{
+	return calloc(1, sizeof(struct tr));
+}
+
+struct tb *translate(struct dbt *d, const uint8_t *host, uint8_t mode)
+{
+	struct code_cache *k = d->cache;
+	struct tb *b = &k->tb[k->n_tbs];
+	struct tr *t = k->work;
+	unsigned off = (uintptr_t)host & (PAGE_SIZE - 1);
+
+	t->d = d;
+	t->k = k;
+	t->t = b;
+	t->page = host - off;
+	t->n_cold = t->at = 0;
+	*b = (struct tb){ .host = host, .mode = mode, .valid = true, .off = (uint16_t)off };
+	t->e = (struct emit){ .start = k->code.rw, .p = k->code.rw + k->used };
+	do
+		b->len = (uint16_t)look_ahead(t, off);
+	while (!settle(t));
+	find_flags(t);
+	begin(t);
+	body(t);
+	t->at = 0;
+	b->void_exit = emit_at(&t->e);
+	tr_take_exit(t, tr_exit(t, EXIT_VOID, b->off), false);
+	for (unsigned n = 0; n < t->n_cold; n++)
+		emit_cold(t, &t->cold[n]);
+	b->end = emit_at(&t->e);
+	b->n_insns = (uint16_t)t->n_insns;
+	k->used = b->end;
+	k->n_tbs++;
+	d->stats.translations++;
+	return b;
+}

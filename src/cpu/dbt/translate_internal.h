@@ -1,0 +1,127 @@
+/* One translation at work: what translate.c and the lower_*.c files share.
+ *
+ * Lowering one guest instruction changes no guest register before its last access to memory, so
+ * that a fault there finds the state as it was before the instruction.
+ */
+#ifndef CPU_DBT_TRANSLATE_INTERNAL_H
+#define CPU_DBT_TRANSLATE_INTERNAL_H
+
+#include "cpu/dbt/dbt_internal.h"
+#include "cpu/dbt/regmap.h"
+
+/* Code that stands behind the block, since it is rarely run. */
+enum cold_kind {
+	COLD_FILL,  /* get the addend, then back */
+	COLD_CROSS, /* unaligned: back unless it crosses a page */
+	COLD_EXIT,  /* leave by exit */
+	COLD_FPU,   /* load the vector registers, then back */
+	COLD_MISS,  /* an indirect jump's target is not at hand */
+	COLD_FAR,   /* a conditional branch to another page */
+};
+
+struct cold {
+	uint8_t kind;
+	bool write, noflags;
+	uint8_t size, reg; /* COLD_CROSS: bytes, register with the address */
+	uint32_t from;	   /* offset of the rel32 that leads here */
+	uint32_t back;
+	uint32_t exit;
+	int32_t target; /* COLD_FAR: offset from the page's start */
+};
+
+#define MAX_COLD (TB_MAX_INSNS * 6 + 8)
+
+struct tr {
+	struct dbt *d;
+	struct code_cache *k;
+	struct emit e;
+	struct tb *t;
+	const uint8_t *page; /* host address of the guest page */
+	unsigned n_insns;
+	struct insn insn[TB_MAX_INSNS];
+	uint16_t off[TB_MAX_INSNS + 1]; /* of each instruction in the page, and of what follows */
+	uint16_t need[TB_MAX_INSNS + 1]; /* flags wanted before each, and at the end */
+	unsigned at;			/* the instruction at work */
+	struct cold cold[MAX_COLD];
+	unsigned n_cold;
+};
+
+/* -- lower_mem.c: addresses and checks -------------------------------------------------------- */
+
+/* Leave the linear address of i's memory operand in a register, and return it: S_ADDR, or the guest
+ * register that is the address. S_ADD may be lost. H_NONE if the form is not for us. */
+uint8_t tr_address(struct tr *t, const struct insn *i);
+/* Check the access of size bytes (a power of two) at linear address reg; the host's address is reg +
+ * S_ADD then. Flags are kept if somebody wants them. exact: it must be aligned, else the
+ * interpreter sees to it. */
+void tr_access(struct tr *t, uint8_t reg, unsigned size, bool write, bool exact);
+
+void tr_save_flags(struct tr *t);
+void tr_restore_flags(struct tr *t);
+
+/* -- lower_op.c ------------------------------------------------------------------------------- */
+
+/* The guest's instruction itself, with its registers and memory operand renamed. False: not for
+ * us. */
+bool lower_copy(struct tr *t, const struct insn *i);
+bool lower_lea(struct tr *t, const struct insn *i);
+bool lower_cmpxchg16b(struct tr *t, const struct insn *i);
+
+/* -- lower_flow.c: the stack and control transfers --------------------------------------------- */
+
+bool lower_push(struct tr *t, const struct insn *i);
+bool lower_pop(struct tr *t, const struct insn *i);
+bool lower_leave(struct tr *t, const struct insn *i);
+bool lower_jmp(struct tr *t, const struct insn *i);
+bool lower_jcc(struct tr *t, const struct insn *i);
+bool lower_call(struct tr *t, const struct insn *i);
+bool lower_call_ind(struct tr *t, const struct insn *i);
+bool lower_jmp_ind(struct tr *t, const struct insn *i);
+bool lower_ret(struct tr *t, const struct insn *i);
+/* Go to target, an offset from the page's start that may lie outside it. */
+void tr_goto(struct tr *t, int32_t target);
+/* The cold half of a conditional branch that leaves the page. */
+void tr_far(struct tr *t, const struct cold *c);
+
+/* -- translate.c ------------------------------------------------------------------------------ */
+
+/* A new exit at the instruction at work. */
+uint32_t tr_exit(struct tr *t, enum exit_kind kind, uint16_t off);
+/* Emit the call that takes it. */
+void tr_take_exit(struct tr *t, uint32_t exit, bool noflags);
+void tr_cold(struct tr *t, struct cold c);
+
+static inline uint16_t tr_next_off(const struct tr *t)
+{
+	return t->off[t->at + 1];
+}
+
+/* Where a near branch leads, from the page's start. */
+static inline int32_t tr_target(const struct tr *t, const struct insn *i)
+{
+	return (int32_t)tr_next_off(t) + (int32_t)i->imm;
+}
+
+static inline bool in_page(int32_t target)
+{
+	return target >= 0 && target < (int32_t)PAGE_SIZE;
+}
+
+/* Host register of guest register g; a displaced one is loaded into scratch first. */
+static inline uint8_t tr_reg(struct tr *t, unsigned g, uint8_t scratch)
+{
+	if (host_reg[g] != H_NONE)
+		return host_reg[g];
+	e_load(&t->e, scratch, h_gs(CTX_GPR(g)));
+	return scratch;
+}
+
+static inline void tr_set_reg(struct tr *t, unsigned g, uint8_t from)
+{
+	if (host_reg[g] != H_NONE)
+		e_mov(&t->e, host_reg[g], from);
+	else
+		e_store(&t->e, h_gs(CTX_GPR(g)), from);
+}
+
+#endif
