@@ -197,9 +197,9 @@ static bool look(const struct insn *i, struct uses *u)
 	}
 	if (!u->high)
 		return true;
-	/* No REX may be there: CL's home would need one. */
+	/* No REX may be there: the homes of RCX and RSP would need one. */
 	for (unsigned n = 0; n < i->n_opds; n++)
-		if (i->opd[n].kind == OPD_GPR && i->opd[n].reg == REG_RCX)
+		if (i->opd[n].kind == OPD_GPR && host_reg[i->opd[n].reg] >= H_R8)
 			return false;
 	return !u->count;
 }
