@@ -9,6 +9,7 @@
 #include "host/codetrap.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define EXIT_TRAP 0xffffffffu
@@ -376,6 +377,23 @@ static void dbt_inval(struct vcpu *c, gpa_t gpa, uint64_t len)
 	cache_flush(dbt_of(c));
 }
 
+static void dbt_describe(const struct vcpu *c, char *buf, size_t len)
+{
+	const struct dbt *d = dbt_of(c);
+	const struct code_cache *k = d->cache;
+
+	snprintf(buf, len,
+		 "enters %llu, lookups %llu, translations %llu, links %llu, fills %llu, "
+		 "failed fills %llu, by the interpreter %llu, signals %llu; cache: %u "
+		 "translations in %u KiB, voided %llu, flushes %llu",
+		 (unsigned long long)d->stats.enters, (unsigned long long)d->stats.lookups,
+		 (unsigned long long)d->stats.translations, (unsigned long long)d->stats.links,
+		 (unsigned long long)d->stats.fills, (unsigned long long)d->stats.fill_fails,
+		 (unsigned long long)d->stats.interps, (unsigned long long)d->stats.signals,
+		 k->n_tbs, k->used / 1024, (unsigned long long)k->voided,
+		 (unsigned long long)k->flushes);
+}
+
 const struct engine engine_dbt = {
 	.name = "dbt",
 	.init = dbt_init,
@@ -385,4 +403,5 @@ const struct engine engine_dbt = {
 	.push = dbt_push,
 	.kick = dbt_kick,
 	.inval = dbt_inval,
+	.describe = dbt_describe,
 };
