@@ -24,11 +24,16 @@ static bool can_translate(const struct vcpu *c)
 	return c->code64 && c->tlb_mode != TLB_SLOW && !interp_must_step(c);
 }
 
-static uint8_t mode_of(const struct vcpu *c)
+static uint8_t mode_of(struct dbt *d)
 {
+	const struct vcpu *c = d->c;
 	uint64_t xcr0 = c->fpu.xcr0;
 	unsigned m = c->cpl == 3 ? TBM_USER : 0;
 
+	if (c->cr4 & CR4_SMAP && c->cpl == 0 && space_has_ac(d))
+		m |= TBM_SMAP;
+	if (c->cr4 & CR4_TSD && c->cpl)
+		m |= TBM_TSD;
 	if (c->cr0 & (CR0_TS | CR0_EM))
 		return (uint8_t)m;
 	if (c->cr4 & CR4_OSFXSR)
@@ -98,11 +103,11 @@ static struct tb *find_tb(struct dbt *d)
 /* Get the space and the jump caches right for c's state. */
 static bool prepare(struct dbt *d)
 {
-	uint8_t mode = mode_of(d->c);
+	uint8_t mode = mode_of(d);
 
 	if (space_select(d) < 0)
 		return false;
-	if (((mode ^ d->mode) & ~TBM_USER) || d->epoch != d->cache->epoch) {
+	if (((mode ^ d->mode) & ~(TBM_USER | TBM_SMAP | TBM_TSD)) || d->epoch != d->cache->epoch) {
 		spaces_drop_jumps(d);
 		d->epoch = d->cache->epoch;
 	}
@@ -145,6 +150,8 @@ static const void *on_trap(void *arg, const void *pc)
 	return code_at(k, k->stubs.exit_trap);
 }
 
+#define OWN_FLAGS (RFLAGS_IF | RFLAGS_DF | RFLAGS_AC)
+
 static void load_ctx(struct dbt *d)
 {
 	struct dbt_ctx *x = d->ctx;
@@ -155,7 +162,29 @@ static void load_ctx(struct dbt *d)
 	x->rip = c->rip;
 	x->seg_base[0] = c->seg[SEG_FS].base;
 	x->seg_base[1] = c->seg[SEG_GS].base;
+	x->kernel_gs = c->msr.kernel_gs_base;
+	x->rest = c->rflags_rest & ~(uint64_t)OWN_FLAGS;
+	x->iflag = c->rflags_rest & RFLAGS_IF;
+	x->dflag = c->rflags_rest & RFLAGS_DF;
+	x->acflag = c->rflags_rest & RFLAGS_AC;
+	x->irq_wait = interp_irq_waits(c);
+	x->tsc_offset = (uint64_t)atomic_load_explicit(&c->tsc_offset, memory_order_relaxed);
+	x->tsc_aux = (uint32_t)c->msr.tsc_aux;
+	x->gs[0] = (uint64_t)(uintptr_t)d->space[SPACE_KERNEL].gs;
+	x->gs[1] = (uint64_t)(uintptr_t)d->space[SPACE_KERNEL_AC].gs;
 	fpu_choose(d);
+}
+
+/* STAC and CLAC are done by code: let the vCPU follow. */
+static void sync_ac(struct dbt *d)
+{
+	struct vcpu *c = d->c;
+
+	if (likely((c->rflags_rest & RFLAGS_AC) == d->ctx->acflag))
+		return;
+	c->rflags_rest ^= RFLAGS_AC;
+	tlb_select(c);
+	space_follow(d);
 }
 
 static void store_ctx(struct dbt *d)
@@ -165,6 +194,10 @@ static void store_ctx(struct dbt *d)
 
 	memcpy(c->gpr, x->gpr, sizeof(x->gpr));
 	c->cc = x->cc & CC_MASK;
+	sync_ac(d);
+	c->rflags_rest = x->rest | x->iflag | x->dflag | x->acflag;
+	c->seg[SEG_GS].base = x->seg_base[1];
+	c->msr.kernel_gs_base = x->kernel_gs;
 }
 
 /* False if the cache is being flushed. */
@@ -263,7 +296,10 @@ static bool serve_exit(struct dbt *d)
 uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t write)
 {
 	uint8_t *page;
-	unsigned perm = is_canonical(gva) ? tlb_plain(d->c, gva, write, &page) : 0;
+	unsigned perm;
+
+	sync_ac(d);
+	perm = is_canonical(gva) ? tlb_plain(d->c, gva, write, &page) : 0;
 
 	fpu_choose(d);
 	if (!perm) {
@@ -273,6 +309,17 @@ uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t write)
 	d->stats.fills++;
 	space_fill(d, gva, page, perm);
 	return (uint64_t)(uintptr_t)page - (gva & ~(PAGE_SIZE - 1));
+}
+
+uint64_t dbt_string(struct dbt *d, uint64_t what, uint64_t unused)
+{
+	uint64_t done;
+
+	sync_ac(d);
+	done = string_run(d, what);
+	fpu_choose(d);
+	d->stats.strings++;
+	return done;
 }
 
 /* -- The engine table ------------------------------------------------------------------------- */
@@ -343,6 +390,8 @@ static int dbt_init(struct vcpu *c, struct err *err)
 	d->ctx->self = d;
 	d->ctx->fpu = &c->fpu;
 	d->ctx->fpu_out = 1;
+	d->ctx->mask31 = 31;
+	d->ctx->mask63 = 63;
 	__asm__("stmxcsr %0" : "=m"(d->ctx->host_mxcsr));
 	c->fpu.wide = 0xff;
 	c->tlb_watch = &dbt_watch;
