@@ -19,6 +19,7 @@
 
 #include "cpu/dbt/emit.h"
 #include "cpu/vcpu.h"
+#include "cpu/x86/features.h"
 #include "cpu/x86/insn.h"
 #include "host/codemem.h"
 #include "mem/physmap.h"
@@ -189,6 +190,7 @@ struct code_cache {
 	struct physmap *pm;
 	struct vcpu_set *set;
 	unsigned n_users;
+	bool has[N_CPU_FEATURES]; /* constant: what the model has, and the host */
 	_Atomic bool flushing;
 	_Atomic uint64_t epoch; /* counts flushes */
 	uint64_t flushes, voided;

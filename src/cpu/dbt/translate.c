@@ -93,10 +93,9 @@ static bool is_ours(const struct tr *t, const struct insn *i)
 
 	if (!lowering(i) || (need & t->t->mode) != need)
 		return false;
-	if (f != FEAT_NONE && (!cpu_has(t->d->c->model, f) || !host_has(f)))
+	if (!t->k->has[f])
 		return false;
-	if (insn_table[i->id].attr & INSN_NEEDS_VL && i->vl < 64 &&
-	    !cpu_has(t->d->c->model, FEAT_AVX512VL))
+	if (insn_table[i->id].attr & INSN_NEEDS_VL && i->vl < 64 && !t->k->has[FEAT_AVX512VL])
 		return false;
 	for (unsigned n = 0; n < i->n_opds; n++)
 		if (i->opd[n].kind == OPD_SREG || i->opd[n].kind == OPD_VSIB ||
