@@ -16,7 +16,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 HARMLESS = [re.compile(x) for x in (HERE / "harmless.txt").read_text().splitlines()
             if x and not x.startswith("#")]
 SUSPECT = re.compile(r"\b(WARNING|BUG|Oops|Call Trace|panic|error|failed|bogus|broken|unexpected|"
-                     r"timed? ?out|stuck|stall|unstable|lockup|denied)\b", re.I)
+                     r"timed? ?out|stuck|stall|unstable|lockup|denied|invalid|not present|missing|"
+                     r"could not|couldn't|cannot|can't|unable|conflicts?|corrupt(ed)?|mismatch)\b",
+                     re.I)
 
 
 def cases():
