@@ -13,6 +13,7 @@ enum run_exit {
 	RUN_HALTED,   /* HLT or wait-for-SIPI with nothing pending: sleep until kicked */
 	RUN_SHUTDOWN, /* triple fault */
 	RUN_BROKEN,   /* the engine itself failed; the reason is in the log */
+	RUN_LIMIT,    /* vcpu.insn_limit was reached */
 };
 
 /* A way to execute guest code. Nothing above this table names an engine. All calls are made by

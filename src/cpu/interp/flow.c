@@ -422,6 +422,7 @@ int x_end(struct vcpu *c, const struct uop *u)
 int x_stale(struct vcpu *c, const struct uop *u)
 {
 	c->rip = uop_rip(c, u);
+	interp_of(c)->left_at = u->off;
 	return EXEC_NEXT;
 }
 

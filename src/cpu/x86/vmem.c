@@ -496,6 +496,8 @@ static enum x86_exc find_all(struct vcpu *c, gva_t gva, unsigned len, bool write
 		exc = find(c, gva, write, as, &p[0]);
 	if (!exc && n < len)
 		exc = find(c, second_page(c, gva + n, as), write, as, &p[1]);
+	if (unlikely(c->no_devices) && !exc && (!p[0].host || (n < len && !p[1].host)))
+		exc = EXC_ALONE;
 	return exc;
 }
 
