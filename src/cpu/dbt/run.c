@@ -30,6 +30,8 @@ static uint8_t mode_of(struct dbt *d)
 	uint64_t xcr0 = c->fpu.xcr0;
 	unsigned m = c->cpl == 3 ? TBM_USER : 0;
 
+	if (c->insn_limit)
+		m |= TBM_COUNT;
 	if (c->cr4 & CR4_SMAP && c->cpl == 0 && space_has_ac(d))
 		m |= TBM_SMAP;
 	if (c->cr4 & CR4_TSD && c->cpl)
@@ -254,6 +256,13 @@ static void redirect(struct dbt *d, const struct tb_exit *x, const struct tb *to
 	pthread_mutex_unlock(&k->lock);
 }
 
+/* n instructions of the translation have completed. */
+static void count(struct dbt *d, unsigned n)
+{
+	if (d->mode & TBM_COUNT)
+		d->c->stats.insns += n;
+}
+
 /* Go on where the exit says. False on triple fault. */
 static bool serve_exit(struct dbt *d)
 {
@@ -264,11 +273,13 @@ static bool serve_exit(struct dbt *d)
 
 	if (ctx->exit == EXIT_TRAP) {
 		c->rip = ctx->base + d->trap->off;
+		count(d, d->trap->n_done);
 		d->stats.interps++;
 		return interp_one(c);
 	}
 	x = d->cache->exit[ctx->exit];
 	c->rip = ctx->base + x.off;
+	count(d, x.n_done);
 	switch (x.kind) {
 	case EXIT_LINK:
 		t = find_tb(d);
@@ -284,6 +295,7 @@ static bool serve_exit(struct dbt *d)
 	case EXIT_LOOKUP:
 		if (is_canonical(ctx->rip)) {
 			c->rip = ctx->rip;
+			count(d, 1);
 			return true;
 		}
 		/* The branch itself faults. */
@@ -333,6 +345,8 @@ static enum run_exit dbt_run(struct vcpu *c)
 		const void *code;
 		bool ok;
 
+		if (unlikely(c->insn_limit && c->stats.insns >= c->insn_limit))
+			return RUN_LIMIT;
 		if (atomic_load_explicit(&d->ctx->poll, memory_order_relaxed))
 			atomic_exchange(&d->ctx->poll, 0);
 		switch (interp_events(c)) {
