@@ -34,6 +34,9 @@ struct engine {
 	void (*kick)(struct vcpu *c);
 	/* Forget what was derived from guest-physical [gpa, gpa+len); len 0 means everything. */
 	void (*inval)(struct vcpu *c, gpa_t gpa, uint64_t len);
+	/* Write the engine's own counters for c into buf, as "name number, ..."; NULL if it has
+	 * none. */
+	void (*describe)(const struct vcpu *c, char *buf, size_t len);
 };
 
 extern const struct engine engine_interp;

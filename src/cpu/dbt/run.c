@@ -9,6 +9,7 @@
 #include "host/codetrap.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define EXIT_TRAP 0xffffffffu
@@ -23,11 +24,18 @@ static bool can_translate(const struct vcpu *c)
 	return c->code64 && c->tlb_mode != TLB_SLOW && !interp_must_step(c);
 }
 
-static uint8_t mode_of(const struct vcpu *c)
+static uint8_t mode_of(struct dbt *d)
 {
+	const struct vcpu *c = d->c;
 	uint64_t xcr0 = c->fpu.xcr0;
 	unsigned m = c->cpl == 3 ? TBM_USER : 0;
 
+	if (c->insn_limit)
+		m |= TBM_COUNT;
+	if (c->cr4 & CR4_SMAP && c->cpl == 0 && space_has_ac(d))
+		m |= TBM_SMAP;
+	if (c->cr4 & CR4_TSD && c->cpl)
+		m |= TBM_TSD;
 	if (c->cr0 & (CR0_TS | CR0_EM))
 		return (uint8_t)m;
 	if (c->cr4 & CR4_OSFXSR)
@@ -97,11 +105,11 @@ static struct tb *find_tb(struct dbt *d)
 /* Get the space and the jump caches right for c's state. */
 static bool prepare(struct dbt *d)
 {
-	uint8_t mode = mode_of(d->c);
+	uint8_t mode = mode_of(d);
 
 	if (space_select(d) < 0)
 		return false;
-	if (((mode ^ d->mode) & ~TBM_USER) || d->epoch != d->cache->epoch) {
+	if (((mode ^ d->mode) & ~(TBM_USER | TBM_SMAP | TBM_TSD)) || d->epoch != d->cache->epoch) {
 		spaces_drop_jumps(d);
 		d->epoch = d->cache->epoch;
 	}
@@ -144,6 +152,8 @@ static const void *on_trap(void *arg, const void *pc)
 	return code_at(k, k->stubs.exit_trap);
 }
 
+#define OWN_FLAGS (RFLAGS_IF | RFLAGS_DF | RFLAGS_AC)
+
 static void load_ctx(struct dbt *d)
 {
 	struct dbt_ctx *x = d->ctx;
@@ -154,7 +164,29 @@ static void load_ctx(struct dbt *d)
 	x->rip = c->rip;
 	x->seg_base[0] = c->seg[SEG_FS].base;
 	x->seg_base[1] = c->seg[SEG_GS].base;
+	x->kernel_gs = c->msr.kernel_gs_base;
+	x->rest = c->rflags_rest & ~(uint64_t)OWN_FLAGS;
+	x->iflag = c->rflags_rest & RFLAGS_IF;
+	x->dflag = c->rflags_rest & RFLAGS_DF;
+	x->acflag = c->rflags_rest & RFLAGS_AC;
+	x->irq_wait = interp_irq_waits(c);
+	x->tsc_offset = (uint64_t)atomic_load_explicit(&c->tsc_offset, memory_order_relaxed);
+	x->tsc_aux = (uint32_t)c->msr.tsc_aux;
+	x->gs[0] = (uint64_t)(uintptr_t)d->space[SPACE_KERNEL].gs;
+	x->gs[1] = (uint64_t)(uintptr_t)d->space[SPACE_KERNEL_AC].gs;
 	fpu_choose(d);
+}
+
+/* STAC and CLAC are done by code: let the vCPU follow. */
+static void sync_ac(struct dbt *d)
+{
+	struct vcpu *c = d->c;
+
+	if (likely((c->rflags_rest & RFLAGS_AC) == d->ctx->acflag))
+		return;
+	c->rflags_rest ^= RFLAGS_AC;
+	tlb_select(c);
+	space_follow(d);
 }
 
 static void store_ctx(struct dbt *d)
@@ -164,6 +196,10 @@ static void store_ctx(struct dbt *d)
 
 	memcpy(c->gpr, x->gpr, sizeof(x->gpr));
 	c->cc = x->cc & CC_MASK;
+	sync_ac(d);
+	c->rflags_rest = x->rest | x->iflag | x->dflag | x->acflag;
+	c->seg[SEG_GS].base = x->seg_base[1];
+	c->msr.kernel_gs_base = x->kernel_gs;
 }
 
 /* False if the cache is being flushed. */
@@ -220,6 +256,13 @@ static void redirect(struct dbt *d, const struct tb_exit *x, const struct tb *to
 	pthread_mutex_unlock(&k->lock);
 }
 
+/* n instructions of the translation have completed. */
+static void count(struct dbt *d, unsigned n)
+{
+	if (d->mode & TBM_COUNT)
+		d->c->stats.insns += n;
+}
+
 /* Go on where the exit says. False on triple fault. */
 static bool serve_exit(struct dbt *d)
 {
@@ -230,11 +273,13 @@ static bool serve_exit(struct dbt *d)
 
 	if (ctx->exit == EXIT_TRAP) {
 		c->rip = ctx->base + d->trap->off;
+		count(d, d->trap->n_done);
 		d->stats.interps++;
 		return interp_one(c);
 	}
 	x = d->cache->exit[ctx->exit];
 	c->rip = ctx->base + x.off;
+	count(d, x.n_done);
 	switch (x.kind) {
 	case EXIT_LINK:
 		t = find_tb(d);
@@ -250,6 +295,7 @@ static bool serve_exit(struct dbt *d)
 	case EXIT_LOOKUP:
 		if (is_canonical(ctx->rip)) {
 			c->rip = ctx->rip;
+			count(d, 1);
 			return true;
 		}
 		/* The branch itself faults. */
@@ -262,7 +308,10 @@ static bool serve_exit(struct dbt *d)
 uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t write)
 {
 	uint8_t *page;
-	unsigned perm = is_canonical(gva) ? tlb_plain(d->c, gva, write, &page) : 0;
+	unsigned perm;
+
+	sync_ac(d);
+	perm = is_canonical(gva) ? tlb_plain(d->c, gva, write, &page) : 0;
 
 	fpu_choose(d);
 	if (!perm) {
@@ -272,6 +321,17 @@ uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t write)
 	d->stats.fills++;
 	space_fill(d, gva, page, perm);
 	return (uint64_t)(uintptr_t)page - (gva & ~(PAGE_SIZE - 1));
+}
+
+uint64_t dbt_string(struct dbt *d, uint64_t what, uint64_t unused)
+{
+	uint64_t done;
+
+	sync_ac(d);
+	done = string_run(d, what);
+	fpu_choose(d);
+	d->stats.strings++;
+	return done;
 }
 
 /* -- The engine table ------------------------------------------------------------------------- */
@@ -285,6 +345,8 @@ static enum run_exit dbt_run(struct vcpu *c)
 		const void *code;
 		bool ok;
 
+		if (unlikely(c->insn_limit && c->stats.insns >= c->insn_limit))
+			return RUN_LIMIT;
 		if (atomic_load_explicit(&d->ctx->poll, memory_order_relaxed))
 			atomic_exchange(&d->ctx->poll, 0);
 		switch (interp_events(c)) {
@@ -342,6 +404,8 @@ static int dbt_init(struct vcpu *c, struct err *err)
 	d->ctx->self = d;
 	d->ctx->fpu = &c->fpu;
 	d->ctx->fpu_out = 1;
+	d->ctx->mask31 = 31;
+	d->ctx->mask63 = 63;
 	__asm__("stmxcsr %0" : "=m"(d->ctx->host_mxcsr));
 	c->fpu.wide = 0xff;
 	c->tlb_watch = &dbt_watch;
@@ -376,6 +440,23 @@ static void dbt_inval(struct vcpu *c, gpa_t gpa, uint64_t len)
 	cache_flush(dbt_of(c));
 }
 
+static void dbt_describe(const struct vcpu *c, char *buf, size_t len)
+{
+	const struct dbt *d = dbt_of(c);
+	const struct code_cache *k = d->cache;
+
+	snprintf(buf, len,
+		 "enters %llu, lookups %llu, translations %llu, links %llu, fills %llu, "
+		 "failed fills %llu, by the interpreter %llu, signals %llu; cache: %u "
+		 "translations in %u KiB, voided %llu, flushes %llu",
+		 (unsigned long long)d->stats.enters, (unsigned long long)d->stats.lookups,
+		 (unsigned long long)d->stats.translations, (unsigned long long)d->stats.links,
+		 (unsigned long long)d->stats.fills, (unsigned long long)d->stats.fill_fails,
+		 (unsigned long long)d->stats.interps, (unsigned long long)d->stats.signals,
+		 k->n_tbs, k->used / 1024, (unsigned long long)k->voided,
+		 (unsigned long long)k->flushes);
+}
+
 const struct engine engine_dbt = {
 	.name = "dbt",
 	.init = dbt_init,
@@ -385,4 +466,5 @@ const struct engine engine_dbt = {
 	.push = dbt_push,
 	.kick = dbt_kick,
 	.inval = dbt_inval,
+	.describe = dbt_describe,
 };

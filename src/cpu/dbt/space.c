@@ -237,6 +237,19 @@ static void set_gs(const struct dbt *d, const struct space *s)
 	__asm__ volatile("wrgsbase %0" : : "r"(s->gs));
 }
 
+bool space_has_ac(struct dbt *d)
+{
+	struct space *s = &d->space[SPACE_KERNEL_AC];
+
+	return s->gs || space_map(d, s) == 0;
+}
+
+void space_follow(struct dbt *d)
+{
+	if (d->c->tlb_mode != TLB_USER)
+		d->now = &d->space[d->c->tlb_mode == TLB_KERNEL ? SPACE_KERNEL : SPACE_KERNEL_AC];
+}
+
 int space_select(struct dbt *d)
 {
 	const struct vcpu *c = d->c;
@@ -262,12 +275,15 @@ int space_select(struct dbt *d)
 
 /* -- What ends translations ------------------------------------------------------------------- */
 
-static void on_flush(struct vcpu *c)
+static void on_flush(struct vcpu *c, bool global_too)
 {
 	struct dbt *d = dbt_of(c);
 
 	for (unsigned i = 0; i < N_CPU_SPACES; i++) {
-		wipe(&d->space[i]);
+		if (global_too || i >= SPACE_USER)
+			wipe(&d->space[i]);
+		else
+			wipe_local(&d->space[i]);
 		d->space[i].asid = 0;
 	}
 }

@@ -83,6 +83,18 @@ void tr_goto(struct tr *t, int32_t target);
 /* The cold half of a conditional branch that leaves the page. */
 void tr_far(struct tr *t, const struct cold *c);
 
+/* -- lower_sys.c ------------------------------------------------------------------------------ */
+
+bool lower_cli(struct tr *t, const struct insn *i);
+bool lower_sti(struct tr *t, const struct insn *i);
+bool lower_cld(struct tr *t, const struct insn *i); /* and STD */
+bool lower_stac(struct tr *t, const struct insn *i); /* and CLAC */
+bool lower_swapgs(struct tr *t, const struct insn *i);
+bool lower_rdtsc(struct tr *t, const struct insn *i); /* and RDTSCP */
+bool lower_pushf(struct tr *t, const struct insn *i);
+bool lower_string(struct tr *t, const struct insn *i); /* MOVS, STOS */
+bool lower_bit_memory(struct tr *t, const struct insn *i);
+
 /* -- translate.c ------------------------------------------------------------------------------ */
 
 /* A new exit at the instruction at work. */

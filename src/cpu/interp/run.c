@@ -335,6 +335,11 @@ bool interp_must_step(const struct vcpu *c)
 	return must_step(c);
 }
 
+bool interp_irq_waits(const struct vcpu *c)
+{
+	return interp_of(c)->irq_maybe;
+}
+
 bool interp_some(struct vcpu *c)
 {
 	return settle(c, unlikely(must_step(c)) ? run_step(c) : run_block(c));

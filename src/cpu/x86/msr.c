@@ -223,7 +223,7 @@ static uint64_t *mtrr_fixed(struct vcpu *c, uint32_t msr)
 {
 	if (msr == 0x250)
 		return &c->msr.mtrr_fixed[0];
-	if (msr < 0x268)
+	if (msr <= 0x259)
 		return &c->msr.mtrr_fixed[1 + msr - 0x258];
 	return &c->msr.mtrr_fixed[3 + msr - 0x268];
 }

@@ -61,7 +61,7 @@ static uint16_t new_asid(struct vcpu *c)
 		t->last_asid = 0;
 		t->epoch++;
 		if (c->tlb_watch)
-			c->tlb_watch->flush(c);
+			c->tlb_watch->flush(c, true);
 	}
 	return ++t->last_asid;
 }
@@ -105,14 +105,13 @@ void vmem_switch(struct vcpu *c, bool flush)
 
 void vmem_flush(struct vcpu *c, bool global_too)
 {
-	/* Global translations live in each address space that used them, so both kinds go. */
-	(void)global_too;
+	/* Global translations live in each address space that used them, so here both kinds go. */
 	memset(c->tlb->pcid, 0, sizeof(c->tlb->pcid));
 	c->tlb->large_lo = ~0ull;
 	c->tlb->large_hi = 0;
 	c->tlb->has_huge = false;
 	if (c->tlb_watch)
-		c->tlb_watch->flush(c);
+		c->tlb_watch->flush(c, global_too);
 	vmem_switch(c, true);
 }
 
