@@ -202,6 +202,7 @@ struct vcpu {
 struct vcpu_set {
 	unsigned n;
 	struct vcpu *v[64];
+	_Atomic bool split; /* held for a locked access to two pages, as a bus lock is */
 };
 
 #define CC_OF	0x0001u
