@@ -148,7 +148,7 @@ void cache_insert(struct code_cache *k, struct tb *t)
 	struct tb **b = bucket(k, t->host, t->mode), **p = page_list(k, t->host);
 
 	t->hash_next = *b;
-	*b = t;
+	__atomic_store_n(b, t, __ATOMIC_RELEASE); /* finders have no lock */
 	t->page_next = *p;
 	*p = t;
 }

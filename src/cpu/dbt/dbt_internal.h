@@ -87,6 +87,8 @@ struct fill {
 	bool global, write;
 };
 
+#define CODE_PAGE_WORDS 512u
+
 struct space {
 	uint8_t *gs;   /* NULL: not mapped yet */
 	uint64_t asid; /* user spaces: whose it is; 0: nobody's */
@@ -95,7 +97,7 @@ struct space {
 	unsigned n_fills;
 	uint16_t *jump; /* owned; slots that are taken */
 	unsigned n_jumps;
-	uint64_t code_pages[16]; /* hashed set of linear pages that the jump cache leads to */
+	uint64_t code_pages[CODE_PAGE_WORDS]; /* hashed set of pages the jump cache leads to */
 	bool local_code;	 /* a jump leads to a page that is not global */
 };
 

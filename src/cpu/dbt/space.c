@@ -101,7 +101,7 @@ static uint64_t *code_page_word(struct space *s, gva_t gva, uint64_t *bit)
 	uint64_t h = (gva >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull;
 
 	*bit = BIT(h >> 58);
-	return &s->code_pages[h >> 54 & 15];
+	return &s->code_pages[h >> 48 & (CODE_PAGE_WORDS - 1)];
 }
 
 static void drop_jumps(struct space *s)
@@ -288,6 +288,21 @@ static void on_flush(struct vcpu *c, bool global_too)
 	}
 }
 
+/* Forget the jumps into some pages. */
+static void drop_jumps_of(struct space *s, gva_t gva, unsigned n_pages)
+{
+	if (s->n_jumps >= MAX_JUMPS) {
+		drop_jumps(s);
+		return;
+	}
+	for (unsigned i = 0; i < s->n_jumps; i++) {
+		uint64_t *key = jump_key(s, s->jump[i]);
+
+		if (-*key - gva < n_pages * PAGE_SIZE)
+			*key = s->jump[i] ? 0 : 1;
+	}
+}
+
 static void forget_pages(struct space *s, gva_t gva, unsigned n_pages)
 {
 	uint32_t index = (uint32_t)(gva >> PAGE_SHIFT);
@@ -303,7 +318,7 @@ static void forget_pages(struct space *s, gva_t gva, unsigned n_pages)
 		code |= *word & bit;
 	}
 	if (code)
-		drop_jumps(s);
+		drop_jumps_of(s, gva, n_pages);
 }
 
 static void on_flush_pages(struct vcpu *c, gva_t gva, unsigned n_pages)
