@@ -135,6 +135,9 @@ enum exit_kind {
 	EXIT_INTERP, /* execute the instruction at off in the interpreter */
 	EXIT_LOOKUP, /* go on at ctx.rip; a bad target is the fault of the branch at off */
 	EXIT_POLL,   /* look at vcpu.kick, then go on at off */
+	EXIT_SYSCALL, /* these instructions at off, without the interpreter's detour */
+	EXIT_SYSRET,
+	EXIT_IRET,
 	EXIT_VOID,   /* the translation is void: go on at off in the new one */
 };
 
@@ -144,6 +147,7 @@ struct tb_exit {
 	uint16_t off;	   /* from the start of the guest page */
 	uint8_t kind;
 	int8_t undo;	 /* EXIT_LOOKUP: what the branch has added to rSP */
+	uint8_t len, opsize; /* EXIT_SYSCALL to EXIT_IRET: of the instruction */
 	uint16_t n_done; /* instructions of the block before off */
 };
 

@@ -5,6 +5,7 @@
 #include "cpu/engine.h"
 #include "cpu/interp/interp.h"
 #include "cpu/x86/tlb.h"
+#include "cpu/x86/transfer.h"
 #include "cpu/x86/vmem.h"
 #include "host/codetrap.h"
 
@@ -261,6 +262,35 @@ static void count(struct dbt *d, unsigned n)
 /* How translated code was left for good: what is to do next. */
 enum next { NEXT_LOOK, NEXT_INTERP };
 
+/* SYSCALL, SYSRET, IRET. Where to go on; NULL with *next if there is more to be done first. */
+static const void *change_ring(struct dbt *d, const struct tb_exit *x, enum next *next)
+{
+	struct vcpu *c = d->c;
+	enum x86_exc exc;
+	const void *code;
+
+	store_ctx(d);
+	if (x->kind == EXIT_SYSCALL)
+		exc = sys_syscall(c, c->rip + x->len);
+	else if (x->kind == EXIT_SYSRET)
+		exc = sys_sysret(c, x->opsize);
+	else
+		exc = iret(c, x->opsize, c->rip + x->len);
+	load_ctx(d);
+	*next = NEXT_INTERP; /* which raises it */
+	if (exc)
+		return NULL;
+	count(d, 1);
+	*next = NEXT_LOOK;
+	if (atomic_load_explicit(&d->ctx->poll, memory_order_relaxed) || interp_irq_waits(c) ||
+	    c->nmi_pending || c->pending_db || !can_translate(c) || d->mode & TBM_COUNT)
+		return NULL;
+	code = atomic_load(&d->cache->flushing) || !prepare(d) ? NULL : find_code(d);
+	if (code)
+		load_ctx(d);
+	return code;
+}
+
 /* Set c->rip after an exit, and find where to go on in translated code; NULL with *next if there is
  * nowhere. The guest's registers are still in the context. */
 static const void *after_exit(struct dbt *d, enum next *next)
@@ -281,6 +311,8 @@ static const void *after_exit(struct dbt *d, enum next *next)
 	count(d, x.n_done);
 	if (x.kind == EXIT_INTERP)
 		return NULL;
+	if (x.kind >= EXIT_SYSCALL && x.kind <= EXIT_IRET)
+		return change_ring(d, &x, next);
 	if (x.kind == EXIT_LOOKUP) {
 		if (!is_canonical(ctx->rip)) {
 			/* The branch itself faults. */

@@ -118,6 +118,7 @@ static unsigned look_ahead(struct tr *t, unsigned at)
 	unsigned begin = at;
 
 	t->n_insns = 0;
+	t->stop.op = OP_INVALID;
 	t->t->vec = false;
 	while (t->n_insns < TB_MAX_INSNS && at < PAGE_SIZE) {
 		struct insn *i = &t->insn[t->n_insns];
@@ -126,8 +127,10 @@ static unsigned look_ahead(struct tr *t, unsigned at)
 		t->off[t->n_insns] = (uint16_t)at;
 		if (r != DECODE_OK)
 			return MIN(at + INSN_MAX_LEN, (unsigned)PAGE_SIZE) - begin;
-		if (!is_ours(t, i))
+		if (!is_ours(t, i)) {
+			t->stop = *i;
 			return at + i->len - begin;
+		}
 		t->t->vec |= is_vector(i);
 		t->n_insns++;
 		at += i->len;
@@ -311,7 +314,21 @@ static void mark(struct tr *t)
 /* Leave for the interpreter at the instruction at work. */
 static void hand_over(struct tr *t)
 {
-	tr_take_exit(t, tr_exit(t, EXIT_INTERP, t->off[t->at]), false);
+	enum exit_kind kind = EXIT_INTERP;
+	uint32_t exit;
+
+	if (t->at == t->n_insns) {
+		switch (t->stop.op) {
+		case OP_SYSCALL: kind = EXIT_SYSCALL; break;
+		case OP_SYSRET: kind = EXIT_SYSRET; break;
+		case OP_IRET: kind = EXIT_IRET; break;
+		default: break;
+		}
+	}
+	exit = tr_exit(t, kind, t->off[t->at]);
+	t->k->exit[exit].len = t->stop.len;
+	t->k->exit[exit].opsize = t->stop.opsize;
+	tr_take_exit(t, exit, false);
 }
 
 static void body(struct tr *t)

@@ -38,6 +38,7 @@ struct tr {
 	struct tb *t;
 	const uint8_t *page; /* host address of the guest page */
 	unsigned n_insns;
+	struct insn stop; /* what is not ours and ended it; op OP_INVALID for nothing */
 	struct insn insn[TB_MAX_INSNS];
 	uint16_t off[TB_MAX_INSNS + 1]; /* of each instruction in the page, and of what follows */
 	uint16_t need[TB_MAX_INSNS + 1]; /* flags wanted before each, and at the end */
