@@ -78,13 +78,13 @@ struct dbt_ctx {
 enum { SPACE_KERNEL, SPACE_KERNEL_AC, SPACE_USER };
 #define N_CPU_SPACES (SPACE_USER + N_USER_SPACES)
 
-#define MAX_FILLS 16384
-#define MAX_JUMPS 8192
+#define MAX_FILLS (1u << 18) /* the tables are wiped whole when they held more */
+#define MAX_LOCAL 8192u
+#define MAX_JUMPS 16384u
 
 struct fill {
 	uint32_t index; /* into the tables */
 	uint32_t page;	/* RAM page that it leads to */
-	bool global, write;
 };
 
 #define CODE_PAGE_WORDS 512u
@@ -93,9 +93,12 @@ struct space {
 	uint8_t *gs;   /* NULL: not mapped yet */
 	uint64_t asid; /* user spaces: whose it is; 0: nobody's */
 	uint64_t used; /* when it was last taken */
-	struct fill *fill; /* owned; what the tables hold; full: see fills_lost */
+	struct fill *fill; /* owned; what the tables hold, and more */
 	unsigned n_fills;
-	uint16_t *jump; /* owned; slots that are taken */
+	bool lost;	   /* the tables hold what fill does not say */
+	uint32_t *local;   /* owned; the kernel's spaces: entries that are not global */
+	unsigned n_local;
+	uint16_t *jump; /* owned; slots that are taken, and more */
 	unsigned n_jumps;
 	uint64_t code_pages[CODE_PAGE_WORDS]; /* hashed set of pages the jump cache leads to */
 	bool local_code;	 /* a jump leads to a page that is not global */
