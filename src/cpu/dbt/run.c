@@ -321,7 +321,7 @@ static const void *after_exit(struct dbt *d, enum next *next)
 		count(d, 1);
 	}
 	*next = NEXT_LOOK;
-	if (x.kind == EXIT_POLL || d->mode & TBM_COUNT ||
+	if (x.kind == EXIT_POLL || (x.kind != EXIT_VOID && d->mode & TBM_COUNT) ||
 	    atomic_load_explicit(&ctx->poll, memory_order_relaxed) ||
 	    atomic_load_explicit(&d->cache->flushing, memory_order_relaxed))
 		return NULL;
@@ -333,7 +333,7 @@ static const void *after_exit(struct dbt *d, enum next *next)
 		link_exit(d, &x, t);
 	else if (x.kind == EXIT_VOID)
 		redirect(d, &x, t);
-	return add_jump(d, t);
+	return d->mode & TBM_COUNT ? NULL : add_jump(d, t);
 }
 
 /* Run translated code from c->rip on; false if there is none. */
