@@ -5,6 +5,7 @@
 #include "cpu/engine.h"
 #include "cpu/interp/interp.h"
 #include "cpu/x86/tlb.h"
+#include "cpu/x86/transfer.h"
 #include "cpu/x86/vmem.h"
 #include "host/codetrap.h"
 
@@ -64,10 +65,29 @@ static bool writers_left(struct vcpu *c, struct page_state *ps, const uint8_t *h
 	return true;
 }
 
-/* The translation for c->rip; NULL: the interpreter's turn. */
-static struct tb *find_tb(struct dbt *d)
+/* A new translation of the code at host, or the one that another vCPU has made meanwhile. */
+static struct tb *make_tb(struct dbt *d, const uint8_t *host, struct page_state *ps)
 {
 	struct code_cache *k = d->cache;
+	struct tb *t;
+
+	if (writers_left(d->c, ps, host))
+		return NULL;
+	if (cache_full(k))
+		cache_flush(d);
+	pthread_mutex_lock(&k->lock);
+	t = cache_find(k, host, d->mode);
+	if (!t && !cache_full(k)) {
+		t = translate(d, host, d->mode);
+		cache_insert(k, t);
+	}
+	pthread_mutex_unlock(&k->lock);
+	return d->epoch == atomic_load(&k->epoch) ? t : NULL;
+}
+
+/* The translation for c->rip; NULL: the interpreter's turn. The caller is inside. */
+static struct tb *find_tb(struct dbt *d)
+{
 	struct vcpu *c = d->c;
 	struct page_state *ps;
 	enum x86_exc exc;
@@ -83,23 +103,8 @@ static struct tb *find_tb(struct dbt *d)
 	ps = physmap_page(c->pm, host);
 	if (!ps)
 		return NULL;
-	pthread_mutex_lock(&k->lock);
-	t = cache_find(k, host, d->mode);
-	pthread_mutex_unlock(&k->lock);
-	if (t)
-		return t;
-	if (writers_left(c, ps, host))
-		return NULL;
-	if (cache_full(k))
-		cache_flush(d);
-	pthread_mutex_lock(&k->lock);
-	t = cache_find(k, host, d->mode);
-	if (!t && !cache_full(k)) {
-		t = translate(d, host, d->mode);
-		cache_insert(k, t);
-	}
-	pthread_mutex_unlock(&k->lock);
-	return t;
+	t = cache_find(d->cache, host, d->mode);
+	return t ? t : make_tb(d, host, ps);
 }
 
 /* Get the space and the jump caches right for c's state. */
@@ -117,21 +122,24 @@ static bool prepare(struct dbt *d)
 	return true;
 }
 
+static const void *add_jump(struct dbt *d, const struct tb *t)
+{
+	const void *code = code_at(d->cache, t->entry_jump);
+
+	space_add_jump(d, d->c->rip, code, d->c->cpl == 3 || tlb_is_global(d->c, d->c->rip));
+	return code;
+}
+
+/* Where to enter for c->rip; NULL: the interpreter's turn. The caller is inside. */
 static const void *find_code(struct dbt *d)
 {
-	struct vcpu *c = d->c;
-	const void *code;
-	struct tb *t;
+	const void *code = space_jump(d, d->c->rip);
+	const struct tb *t;
 
-	code = space_jump(d, c->rip);
 	if (code)
 		return code;
 	t = find_tb(d);
-	if (!t || d->epoch != d->cache->epoch)
-		return NULL;
-	code = code_at(d->cache, t->entry_jump);
-	space_add_jump(d, c->rip, code, c->cpl == 3 || tlb_is_global(c, c->rip));
-	return code;
+	return t ? add_jump(d, t) : NULL;
 }
 
 /* -- In and out ------------------------------------------------------------------------------- */
@@ -149,7 +157,16 @@ static const void *on_trap(void *arg, const void *pc)
 		return NULL;
 	d->stats.signals++;
 	d->ctx->exit = EXIT_TRAP;
-	return code_at(k, k->stubs.exit_trap);
+	return code_at(k, d->trap->saved ? k->stubs.leave : k->stubs.exit_trap);
+}
+
+/* Word by word: what was stored as words is slow to load as vectors right after. */
+static void copy_words(uint64_t *to, const uint64_t *from)
+{
+	for (unsigned n = 0; n < 16; n++) {
+		to[n] = from[n];
+		__asm__("" : : : "memory");
+	}
 }
 
 #define OWN_FLAGS (RFLAGS_IF | RFLAGS_DF | RFLAGS_AC)
@@ -159,9 +176,8 @@ static void load_ctx(struct dbt *d)
 	struct dbt_ctx *x = d->ctx;
 	const struct vcpu *c = d->c;
 
-	memcpy(x->gpr, c->gpr, sizeof(x->gpr));
+	copy_words(x->gpr, c->gpr);
 	x->cc = c->cc;
-	x->rip = c->rip;
 	x->seg_base[0] = c->seg[SEG_FS].base;
 	x->seg_base[1] = c->seg[SEG_GS].base;
 	x->kernel_gs = c->msr.kernel_gs_base;
@@ -194,32 +210,12 @@ static void store_ctx(struct dbt *d)
 	const struct dbt_ctx *x = d->ctx;
 	struct vcpu *c = d->c;
 
-	memcpy(c->gpr, x->gpr, sizeof(x->gpr));
+	copy_words(c->gpr, x->gpr);
 	c->cc = x->cc & CC_MASK;
 	sync_ac(d);
 	c->rflags_rest = x->rest | x->iflag | x->dflag | x->acflag;
 	c->seg[SEG_GS].base = x->seg_base[1];
 	c->msr.kernel_gs_base = x->kernel_gs;
-}
-
-/* False if the cache is being flushed. */
-static bool enter(struct dbt *d, const void *code)
-{
-	struct code_cache *k = d->cache;
-	void (*go)(const void *) = (void (*)(const void *))(uintptr_t)code_at(k, k->stubs.enter);
-
-	atomic_store(&d->inside, true);
-	if (atomic_load(&k->flushing) || d->epoch != atomic_load(&k->epoch)) {
-		atomic_store(&d->inside, false);
-		return false;
-	}
-	load_ctx(d);
-	codetrap_enter(k->code.rx, k->code.len, on_trap, d);
-	go(code);
-	atomic_store_explicit(&d->inside, false, memory_order_release);
-	store_ctx(d);
-	d->stats.enters++;
-	return true;
 }
 
 /* Point a jump of the translation that was left to the one that follows. */
@@ -232,7 +228,7 @@ static void link_exit(struct dbt *d, const struct tb_exit *x, const struct tb *t
 	if (d->epoch == k->epoch && to->valid &&
 	    (((uintptr_t)to->host ^ (uintptr_t)from->host) & ~(PAGE_SIZE - 1)) == 0 &&
 	    to->mode == from->mode) {
-		uint32_t rel = (from->vec ? to->entry_fpu : to->entry) - (x->patch_at + 4);
+		uint32_t rel = (x->host ? to->entry_host : to->entry_saved) - (x->patch_at + 4);
 
 		__atomic_store_n((uint32_t *)(k->code.rw + x->patch_at), rel, __ATOMIC_RELEASE);
 		d->stats.links++;
@@ -249,9 +245,7 @@ static void redirect(struct dbt *d, const struct tb_exit *x, const struct tb *to
 	pthread_mutex_lock(&k->lock);
 	if (d->epoch == k->epoch && to->valid && !old->valid && to->host == old->host &&
 	    to->mode == old->mode) {
-		cache_redirect(k, old->entry, to->entry);
-		if (old->vec)
-			cache_redirect(k, old->entry_fpu, to->entry_fpu);
+		cache_redirect(k, old->top, old->top_host ? to->entry_host : to->entry_saved);
 	}
 	pthread_mutex_unlock(&k->lock);
 }
@@ -263,46 +257,110 @@ static void count(struct dbt *d, unsigned n)
 		d->c->stats.insns += n;
 }
 
-/* Go on where the exit says. False on triple fault. */
-static bool serve_exit(struct dbt *d)
-{
-	const struct dbt_ctx *ctx = d->ctx;
-	struct vcpu *c = d->c;
-	struct tb_exit x;
-	struct tb *t;
+/* How translated code was left for good: what is to do next. */
+enum next { NEXT_LOOK, NEXT_INTERP };
 
+/* SYSCALL, SYSRET, IRET. Where to go on; NULL with *next if there is more to be done first. */
+static const void *change_ring(struct dbt *d, const struct tb_exit *x, enum next *next)
+{
+	struct vcpu *c = d->c;
+	enum x86_exc exc;
+	const void *code;
+
+	store_ctx(d);
+	if (x->kind == EXIT_SYSCALL)
+		exc = sys_syscall(c, c->rip + x->len);
+	else if (x->kind == EXIT_SYSRET)
+		exc = sys_sysret(c, x->opsize);
+	else
+		exc = iret(c, x->opsize, c->rip + x->len);
+	load_ctx(d);
+	*next = NEXT_INTERP; /* which raises it */
+	if (exc)
+		return NULL;
+	count(d, 1);
+	*next = NEXT_LOOK;
+	if (atomic_load_explicit(&d->ctx->poll, memory_order_relaxed) || interp_irq_waits(c) ||
+	    c->nmi_pending || c->pending_db || !can_translate(c) || d->mode & TBM_COUNT)
+		return NULL;
+	code = atomic_load(&d->cache->flushing) || !prepare(d) ? NULL : find_code(d);
+	if (code)
+		load_ctx(d);
+	return code;
+}
+
+/* Set c->rip after an exit, and find where to go on in translated code; NULL with *next if there is
+ * nowhere. The guest's registers are still in the context. */
+static const void *after_exit(struct dbt *d, enum next *next)
+{
+	struct dbt_ctx *ctx = d->ctx;
+	struct vcpu *c = d->c;
+	const struct tb *t;
+	struct tb_exit x;
+
+	*next = NEXT_INTERP;
 	if (ctx->exit == EXIT_TRAP) {
 		c->rip = ctx->base + d->trap->off;
 		count(d, d->trap->n_done);
-		d->stats.interps++;
-		return interp_one(c);
+		return NULL;
 	}
 	x = d->cache->exit[ctx->exit];
 	c->rip = ctx->base + x.off;
 	count(d, x.n_done);
-	switch (x.kind) {
-	case EXIT_LINK:
-		t = find_tb(d);
-		if (t)
-			link_exit(d, &x, t);
-		return true;
-	case EXIT_VOID:
-		t = find_tb(d);
-		if (t)
-			redirect(d, &x, t);
-		return true;
-	case EXIT_INTERP: d->stats.interps++; return interp_one(c);
-	case EXIT_LOOKUP:
-		if (is_canonical(ctx->rip)) {
-			c->rip = ctx->rip;
-			count(d, 1);
-			return true;
+	if (x.kind == EXIT_INTERP)
+		return NULL;
+	if (x.kind >= EXIT_SYSCALL && x.kind <= EXIT_IRET)
+		return change_ring(d, &x, next);
+	if (x.kind == EXIT_LOOKUP) {
+		if (!is_canonical(ctx->rip)) {
+			/* The branch itself faults. */
+			ctx->gpr[REG_RSP] -= (uint64_t)(int64_t)x.undo;
+			return NULL;
 		}
-		/* The branch itself faults. */
-		c->gpr[REG_RSP] -= (uint64_t)x.undo;
-		return interp_one(c);
-	default: return true;
+		c->rip = ctx->rip;
+		count(d, 1);
 	}
+	*next = NEXT_LOOK;
+	if (x.kind == EXIT_POLL || (x.kind != EXIT_VOID && d->mode & TBM_COUNT) ||
+	    atomic_load_explicit(&ctx->poll, memory_order_relaxed) ||
+	    atomic_load_explicit(&d->cache->flushing, memory_order_relaxed))
+		return NULL;
+	sync_ac(d);
+	t = find_tb(d);
+	if (!t)
+		return NULL;
+	if (x.kind == EXIT_LINK)
+		link_exit(d, &x, t);
+	else if (x.kind == EXIT_VOID)
+		redirect(d, &x, t);
+	return d->mode & TBM_COUNT ? NULL : add_jump(d, t);
+}
+
+/* Run translated code from c->rip on; false if there is none. */
+static bool run_code(struct dbt *d, enum next *next)
+{
+	struct code_cache *k = d->cache;
+	void (*go)(const void *) = (void (*)(const void *))(uintptr_t)code_at(k, k->stubs.enter);
+	const void *code;
+
+	/* From here on the cache is not flushed under us. */
+	atomic_store(&d->inside, true);
+	code = atomic_load(&k->flushing) || !prepare(d) ? NULL : find_code(d);
+	if (code) {
+		load_ctx(d);
+		codetrap_enter(k->code.rx, k->code.len, on_trap, d);
+		do {
+			d->ctx->rip = d->c->rip;
+			d->stats.enters++;
+			go(code);
+			code = after_exit(d, next);
+		} while (code);
+		store_ctx(d);
+		atomic_store_explicit(&d->inside, false, memory_order_release);
+		return true;
+	}
+	atomic_store_explicit(&d->inside, false, memory_order_release);
+	return false;
 }
 
 uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t write)
@@ -342,8 +400,8 @@ static enum run_exit dbt_run(struct vcpu *c)
 
 	d->now = NULL; /* the GS base is the thread's */
 	for (;;) {
-		const void *code;
-		bool ok;
+		enum next next;
+		bool ok = true;
 
 		if (unlikely(c->insn_limit && c->stats.insns >= c->insn_limit))
 			return RUN_LIMIT;
@@ -355,12 +413,12 @@ static enum run_exit dbt_run(struct vcpu *c)
 		case INTERP_HALTED: return RUN_HALTED;
 		case INTERP_SHUTDOWN: c->mp_state = MP_SHUTDOWN; return RUN_SHUTDOWN;
 		}
-		if (!can_translate(c) || !prepare(d))
+		if (!can_translate(c)) {
 			ok = interp_some(c);
-		else if (!(code = find_code(d)) || !enter(d, code))
+		} else if (!run_code(d, &next) || next == NEXT_INTERP) {
+			d->stats.interps++;
 			ok = interp_one(c);
-		else
-			ok = serve_exit(d);
+		}
 		if (!ok) {
 			c->mp_state = MP_SHUTDOWN;
 			return RUN_SHUTDOWN;
