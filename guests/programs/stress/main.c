@@ -73,9 +73,9 @@ static const struct {
 	const char *name;
 	const char *(*run)(void);
 } tests[] = {
-	{ "atomics", test_atomics },   { "split", test_split },	      { "futex", test_futex },
-	{ "fork", test_fork },	       { "mapping", test_mapping },   { "jit", test_jit },
-	{ "crossmod", test_crossmod }, { "remap", test_remap },	      { "signals", test_signals },
+	{ "atomics", test_atomics },   { "split", test_split },	    { "futex", test_futex },
+	{ "fork", test_fork },	       { "mapping", test_mapping }, { "jit", test_jit },
+	{ "crossmod", test_crossmod }, { "remap", test_remap },	    { "signals", test_signals },
 	{ "vectors", test_vectors },
 };
 

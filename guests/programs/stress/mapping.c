@@ -67,7 +67,8 @@ static void user(unsigned number)
 		if (n % 2 || atomic_load(&seq) != n)
 			continue;
 		if (faulted != (s == GONE))
-			failed(faulted ? "a readable page faulted" : "a page was read that is gone");
+			failed(faulted ? "a readable page faulted"
+				       : "a page was read that is gone");
 		if (wfaulted != (s != READABLE))
 			failed(wfaulted ? "a writable page faulted"
 					: "a page was written that may not be");

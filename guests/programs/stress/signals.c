@@ -16,11 +16,12 @@ static void on_signal(int sig)
 	double x = 3;
 
 	/* Use what the interrupted code may be using. */
-	__asm__ volatile("pxor %%xmm0, %%xmm0\n\tpcmpeqb %%xmm7, %%xmm7\n\tpxor %%xmm15, %%xmm15\n\t"
-			 "fldl %0\n\tfsqrt\n\tfstpl %0\n\txor %%eax, %%eax\n\tstc"
-			 : "+m"(x)
-			 :
-			 : "xmm0", "xmm7", "xmm15", "rax", "cc");
+	__asm__ volatile(
+		"pxor %%xmm0, %%xmm0\n\tpcmpeqb %%xmm7, %%xmm7\n\tpxor %%xmm15, %%xmm15\n\t"
+		"fldl %0\n\tfsqrt\n\tfstpl %0\n\txor %%eax, %%eax\n\tstc"
+		: "+m"(x)
+		:
+		: "xmm0", "xmm7", "xmm15", "rax", "cc");
 	atomic_fetch_add(&handled, 1);
 }
 
