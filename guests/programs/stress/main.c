@@ -1,5 +1,5 @@
-/* Runs the stress tests one after the other; `seconds` in the environment says for how long each.
- * Further names on the command line choose among them.
+/* Runs the stress tests one after the other; `seconds` in the environment says for how long each,
+ * `only` which one alone. Names on the command line choose among them too.
  */
 #define _GNU_SOURCE
 #include "stress.h"
@@ -81,6 +81,10 @@ static const struct {
 
 static bool wanted(const char *name, int argc, char **argv)
 {
+	const char *only = getenv("only");
+
+	if (only)
+		return strcmp(name, only) == 0;
 	for (int n = 1; n < argc; n++)
 		if (strcmp(argv[n], name) == 0)
 			return true;
