@@ -16,7 +16,7 @@ help:
 	@echo "make check          build, and run every test this host can run"
 	@echo "make check m=asan   the same under ASan and UBSan; also m=tsan, m=cov"
 	@echo "make bench          ratios against peers and native"
-	@echo "make lint           format, headers, includes, clang-tidy, cppcheck"
+	@echo "make lint           format, headers, includes, cppcheck"
 	@echo "make fuzz t=SECONDS each fuzzer for so long (default 60)"
 	@echo "make install        install program, library, man pages (DESTDIR, PREFIX)"
 

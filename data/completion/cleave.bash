@@ -12,7 +12,7 @@ _cleave()
 	if [[ $COMP_CWORD -eq 1 ]]; then
 		words='run doctor version help'
 	elif [[ ${COMP_WORDS[1]} == help ]]; then
-		words='run doctor'
+		words='run doctor version help'
 	elif [[ ${COMP_WORDS[1]} == doctor ]]; then
 		words='--json --help'
 	elif [[ ${COMP_WORDS[1]} == run ]]; then

@@ -2,6 +2,7 @@
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct err;
@@ -17,9 +18,12 @@ int cmd_run(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 
-/* Help texts to stdout. */
+/* Print what a command's --help prints, to stdout; help_command returns false if there is no such
+ * command. */
 void help_general(void);
-void help_run(void);
+bool help_command(const char *command);
+/* --help or -h */
+bool is_help_option(const char *arg);
 
 /* Bytes from text: a number with K, M, G or T behind it; a bare number is MiB, as people write
  * memory sizes. -EINVAL for anything else or nothing.

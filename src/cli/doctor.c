@@ -7,16 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char usage[] =
-	"Usage: cleave doctor [--json]\n"
-	"\n"
-	"Looks at this host and says what virtual machines and containers can use here, and what\n"
-	"each lack means. Changes nothing.\n"
-	"\n"
-	"  --json   one JSON object, for scripts\n"
-	"\n"
-	"Exit status: 0 if a machine can run here, 1 if not.\n";
-
 /* The highest x86-64 level whose instructions this CPU has. */
 static const char *cpu_level(void)
 {
@@ -72,9 +62,9 @@ int cmd_doctor(int argc, char **argv)
 	size_t n;
 
 	for (int i = 1; i < argc; i++) {
-		if (!strcmp(argv[i], "--help")) {
-			fputs(usage, stdout);
-			return 0;
+		if (is_help_option(argv[i])) {
+			help_command("doctor");
+			return STATUS_OK;
 		}
 		if (strcmp(argv[i], "--json")) {
 			fprintf(stderr,

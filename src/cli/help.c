@@ -1,5 +1,6 @@
 #include "cli/cli.h"
 
+#include "base/bits.h"
 #include "base/trace.h"
 
 #include <stdio.h>
@@ -22,7 +23,7 @@ void help_general(void)
 	      stdout);
 }
 
-void help_run(void)
+static void help_run(void)
 {
 	fputs("usage: cleave run --kernel FILE [OPTION...]\n"
 	      "\n"
@@ -59,11 +60,69 @@ void help_run(void)
 	      stdout);
 }
 
+static void help_doctor(void)
+{
+	fputs("usage: cleave doctor [--json]\n"
+	      "\n"
+	      "Looks at this host and says what virtual machines and containers can use here, and\n"
+	      "what each lack means. Changes nothing.\n"
+	      "\n"
+	      "  --json   one JSON object, for scripts\n"
+	      "\n"
+	      "Exit status: 0 if a machine can run here, 1 if not.\n",
+	      stdout);
+}
+
+static void help_version(void)
+{
+	fputs("usage: cleave version\n"
+	      "\n"
+	      "Prints the version.\n",
+	      stdout);
+}
+
+static void help_help(void)
+{
+	fputs("usage: cleave help [COMMAND]\n"
+	      "\n"
+	      "Explains COMMAND, as `cleave COMMAND --help` does; without it, lists all commands.\n",
+	      stdout);
+}
+
+static const struct {
+	const char *command;
+	void (*print)(void);
+} pages[] = {
+	{ "run", help_run },
+	{ "doctor", help_doctor },
+	{ "version", help_version },
+	{ "help", help_help },
+};
+
+bool help_command(const char *command)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(pages); i++) {
+		if (strcmp(command, pages[i].command) == 0) {
+			pages[i].print();
+			return true;
+		}
+	}
+	return false;
+}
+
+bool is_help_option(const char *arg)
+{
+	return strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0;
+}
+
 int cmd_help(int argc, char **argv)
 {
-	if (argc > 1 && strcmp(argv[1], "run") == 0)
-		help_run();
-	else
+	if (argc < 2) {
 		help_general();
-	return STATUS_OK;
+		return STATUS_OK;
+	}
+	if (help_command(argv[1]))
+		return STATUS_OK;
+	fprintf(stderr, "cleave: there is no command '%s'; `cleave help` lists them\n", argv[1]);
+	return STATUS_ERROR;
 }

@@ -24,6 +24,8 @@ int main(int argc, char **argv)
 		help_general();
 		return STATUS_ERROR;
 	}
+	if (argc > 2 && is_help_option(argv[2]) && help_command(argv[1]))
+		return STATUS_OK;
 	for (unsigned i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
 		if (strcmp(argv[1], commands[i].name) == 0)
 			return commands[i].fn(argc - 1, argv + 1);

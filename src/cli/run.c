@@ -305,7 +305,7 @@ int cmd_run(int argc, char **argv)
 	int ret = initrd ? parse(&o, argc, argv, &err) : err_set(&err, ENOMEM, "start");
 
 	if (ret == 0 && o.help) {
-		help_run();
+		help_command("run");
 		return STATUS_OK;
 	}
 	if (ret == 0)

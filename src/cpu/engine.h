@@ -13,6 +13,7 @@ enum run_exit {
 	RUN_HALTED,   /* HLT or wait-for-SIPI with nothing pending: sleep until kicked */
 	RUN_SHUTDOWN, /* triple fault */
 	RUN_BROKEN,   /* the engine itself failed; the reason is in the log */
+	RUN_LIMIT,    /* vcpu.insn_limit was reached */
 };
 
 /* A way to execute guest code. Nothing above this table names an engine. All calls are made by
@@ -33,6 +34,9 @@ struct engine {
 	void (*kick)(struct vcpu *c);
 	/* Forget what was derived from guest-physical [gpa, gpa+len); len 0 means everything. */
 	void (*inval)(struct vcpu *c, gpa_t gpa, uint64_t len);
+	/* Write the engine's own counters for c into buf, as "name number, ..."; NULL if it has
+	 * none. */
+	void (*describe)(const struct vcpu *c, char *buf, size_t len);
 };
 
 extern const struct engine engine_interp;

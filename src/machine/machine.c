@@ -258,7 +258,8 @@ static void reset_board(struct machine *m)
 static void print_stats(const struct machine *m)
 {
 	for (unsigned i = 0; i < m->set.n; i++) {
-		const struct vcpu_stats *s = &m->set.v[i]->stats;
+		const struct vcpu *c = m->set.v[i];
+		const struct vcpu_stats *s = &c->stats;
 
 		fprintf(stderr,
 			"cpu %u: insns %llu, blocks %llu (built %llu), tlb misses %llu, "
@@ -268,6 +269,12 @@ static void print_stats(const struct machine *m)
 			(unsigned long long)s->exceptions, (unsigned long long)s->irqs,
 			(unsigned long long)s->port_ios, (unsigned long long)s->mmios,
 			(unsigned long long)s->halts);
+		if (c->engine->describe) {
+			char text[400];
+
+			c->engine->describe(c, text, sizeof(text));
+			fprintf(stderr, "cpu %u: %s: %s\n", i, c->engine->name, text);
+		}
 	}
 	fprintf(stderr, "guest time %.3f s\n", (double)vclock_now(&m->clock) / 1e9);
 }

@@ -10,13 +10,16 @@
  *	00000-00fff  real-mode vectors and BIOS data      70000-9fbff  free
  *	01000-0ffff  boot information, GDT, page tables    9fc00-9ffff  extended BIOS data
  *	10000-2ffff  kernel command line and modules list  a0000-bffff  frame buffer (not decoded)
- *	30000-6ffff  free                                  e0000-fffff  ACPI tables
+ *	30000-6ffff  free                                  e0000-effff  ACPI tables
+ *	                                                   f0000-fffff  SMBIOS tables
  */
 #define LOW_RAM_END   0x0009fc00ull /* what the memory map calls usable */
 #define EBDA_BASE     0x0009fc00ull
 #define VGA_BASE      0x000a0000ull
-#define ACPI_BASE     0x000e0000ull /* RSDP first; firmware tables end at 1 MiB */
-#define ACPI_END      0x00100000ull
+#define ACPI_BASE     0x000e0000ull /* RSDP first */
+#define ACPI_END      0x000f0000ull
+#define SMBIOS_BASE   0x000f0000ull /* guests look for its entry points from here to 1 MiB */
+#define SMBIOS_END    0x00100000ull
 #define HIGH_RAM_BASE 0x00100000ull
 
 #define BOOT_GDT	 0x00001000ull /* one page each */

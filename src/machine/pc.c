@@ -8,6 +8,7 @@
 #include "machine/intc.h"
 #include "machine/machine_internal.h"
 #include "machine/memmap.h"
+#include "machine/smbios.h"
 #include "mem/iospace.h"
 
 #include <assert.h>
@@ -180,10 +181,14 @@ int pc_build(struct machine *m, struct err *err)
 
 int pc_write_tables(struct machine *m, struct err *err)
 {
-	uint8_t buf[ACPI_END - ACPI_BASE];
-	size_t len = acpi_build(buf, sizeof(buf), m->set.n);
+	uint8_t buf[MAX(ACPI_END - ACPI_BASE, SMBIOS_END - SMBIOS_BASE)];
+	uint64_t low = MIN(m->pm.ram_bytes, HOLE_BASE);
+	size_t len = acpi_build(buf, ACPI_END - ACPI_BASE, m->set.n);
 
 	if (!len || !physmap_write(&m->pm, ACPI_BASE, buf, len))
 		return err_say(err, ENOMEM, "the ACPI tables do not fit into the guest's memory");
+	len = smbios_build(buf, SMBIOS_END - SMBIOS_BASE, &m->model, low, m->pm.ram_bytes - low);
+	if (!len || !physmap_write(&m->pm, SMBIOS_BASE, buf, len))
+		return err_say(err, ENOMEM, "the SMBIOS tables do not fit into the guest's memory");
 	return 0;
 }

@@ -80,7 +80,8 @@ static void run(struct member *m)
 
 	while (!atomic_load(&w->stop)) {
 		switch (c->engine->run(c)) {
-		case RUN_KICKED: break;
+		case RUN_KICKED:
+		case RUN_LIMIT: break;
 		case RUN_HALTED: sleep_halted(m); break;
 		case RUN_SHUTDOWN: w->events.shutdown(w->events.arg, c); return;
 		case RUN_BROKEN: w->events.broken(w->events.arg, c); return;

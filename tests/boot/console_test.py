@@ -3,6 +3,7 @@
 terminal comes back as it was, also when a signal ends the program.
 
 usage: console_test.py CLEAVE GUESTS
+TEST_SLOW in the environment multiplies the times it waits.
 """
 import os
 import pathlib
@@ -12,6 +13,8 @@ import signal
 import sys
 import termios
 import time
+
+SLOW = int(os.environ.get("TEST_SLOW", 1))
 
 
 class Guest:
@@ -29,7 +32,7 @@ class Guest:
         self.seen = b""
 
     def expect(self, text, seconds):
-        end = time.monotonic() + seconds
+        end = time.monotonic() + seconds * SLOW
         while text not in self.seen:
             left = end - time.monotonic()
             if left <= 0 or not select.select([self.master], [], [], left)[0]:
@@ -42,7 +45,7 @@ class Guest:
         os.write(self.master, data)
 
     def end(self, status, seconds=20):
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * SLOW
         while time.monotonic() < deadline:
             # Somebody must read, or the program waits for the terminal.
             if select.select([self.master], [], [], 0.05)[0]:

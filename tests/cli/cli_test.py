@@ -52,9 +52,21 @@ with tempfile.TemporaryDirectory() as d:
         (d / name).write_bytes(data)
         return d / name
 
-    for args in (["--help"], ["run", "--help"], ["doctor", "--help"], ["help", "run"]):
+    general = run("help").stdout
+    for args in (["--help"], ["-h"], ["help"]):
         p = run(*args)
-        check(f"{args}", p.returncode == 0 and "xample" in p.stdout or "sage" in p.stdout, p.stdout)
+        check(f"{args}", p.returncode == 0 and p.stdout.startswith("usage: cleave COMMAND"), p.stdout)
+    for command in "run", "doctor", "version", "help":
+        check(f"help lists {command}", f"\n  {command} " in general, general)
+        text = run("help", command).stdout
+        for args in (["help", command], ["--help", command], [command, "--help"], [command, "-h"]):
+            p = run(*args)
+            check(f"{args}", p.returncode == 0 and not p.stderr, f"{p.returncode} {p.stderr}")
+            check(f"{args}", p.stdout.startswith(f"usage: cleave {command}"), p.stdout)
+            check(f"{args} and help {command} are one", p.stdout == text, p.stdout)
+    p = run("run", "--cpus", "2", "--help")
+    check("--help after another option", p.stdout.startswith("usage: cleave run"), p.stdout + p.stderr)
+    refused("help on what there is not", "help", "frobnicate", names=["frobnicate"])
     p = run("doctor", "--json")
     facts = json.loads(p.stdout)
     check("doctor --json", any(f["id"] == "kvm" for f in facts["facts"]), p.stdout)

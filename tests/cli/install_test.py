@@ -51,6 +51,9 @@ for prefix in "/usr", "/opt/some where":
               stdout=subprocess.DEVNULL).returncode == 0)
         pc = (base / "lib/pkgconfig/cleave.pc").read_text()
         check("cleave.pc names the prefix", f"prefix={prefix}\n" in pc.replace("\\ ", " "), pc)
+        libs = "".join(re.findall(r"^Libs.*: *(.*)$", pc, re.M)).split()
+        check("cleave.pc names libraries, not files",
+              not [x for x in libs if ".so" in x or ".a" in x or x.startswith("/")], libs)
         for command in "run", "doctor":
             told = options(subprocess.run([base / "bin/cleave", command, "--help"],
                                           capture_output=True, text=True).stdout)

@@ -75,6 +75,8 @@ static int cache_new(struct code_cache **out, struct vcpu *c, struct err *err)
 		cache_free(k);
 		return err_set(err, ENOMEM, "the code cache");
 	}
+	for (unsigned f = 0; f < N_CPU_FEATURES; f++)
+		k->has[f] = f == FEAT_NONE || (cpu_has(c->model, f) && host_has(f));
 	stubs_make(k, c->model->xcr0_mask);
 	*out = k;
 	return 0;
@@ -146,7 +148,7 @@ void cache_insert(struct code_cache *k, struct tb *t)
 	struct tb **b = bucket(k, t->host, t->mode), **p = page_list(k, t->host);
 
 	t->hash_next = *b;
-	*b = t;
+	__atomic_store_n(b, t, __ATOMIC_RELEASE); /* finders have no lock */
 	t->page_next = *p;
 	*p = t;
 }

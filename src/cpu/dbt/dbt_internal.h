@@ -19,6 +19,7 @@
 
 #include "cpu/dbt/emit.h"
 #include "cpu/vcpu.h"
+#include "cpu/x86/features.h"
 #include "cpu/x86/insn.h"
 #include "host/codemem.h"
 #include "mem/physmap.h"
@@ -43,7 +44,14 @@ struct dbt_ctx {
 	uint64_t fpu_load, fpu_save; /* routines, by what of the state is in use */
 	struct dbt *self;
 	uint64_t host_mxcsr;
-	uint64_t insns;
+	uint64_t kernel_gs;  /* IA32_KERNEL_GS_BASE */
+	uint64_t tsc_offset;
+	uint64_t gs[2];	     /* GS bases of the kernel's spaces, without and with AC */
+	uint64_t mask31, mask63; /* the constants 31 and 63 */
+	uint64_t rest;	     /* vcpu.rflags_rest without the next three, which code sets by itself */
+	uint64_t iflag, dflag, acflag; /* 0, or the bit in its place */
+	uint32_t irq_wait;   /* an interrupt may wait for IF */
+	uint32_t tsc_aux;
 	uint32_t cc;	  /* as vcpu.cc */
 	uint32_t exit;	  /* number of the exit that was taken */
 	_Atomic uint32_t poll; /* look at vcpu.kick */
@@ -79,6 +87,8 @@ struct fill {
 	bool global, write;
 };
 
+#define CODE_PAGE_WORDS 512u
+
 struct space {
 	uint8_t *gs;   /* NULL: not mapped yet */
 	uint64_t asid; /* user spaces: whose it is; 0: nobody's */
@@ -87,7 +97,7 @@ struct space {
 	unsigned n_fills;
 	uint16_t *jump; /* owned; slots that are taken */
 	unsigned n_jumps;
-	uint64_t code_pages[16]; /* hashed set of linear pages that the jump cache leads to */
+	uint64_t code_pages[CODE_PAGE_WORDS]; /* hashed set of pages the jump cache leads to */
 	bool local_code;	 /* a jump leads to a page that is not global */
 };
 
@@ -99,6 +109,8 @@ struct space {
 #define TBM_AVX	  4u
 #define TBM_EVEX  8u
 #define TBM_COUNT 16u /* count instructions, go nowhere but back */
+#define TBM_SMAP  32u /* STAC and CLAC switch spaces */
+#define TBM_TSD	  64u /* RDTSC is not allowed */
 
 struct tb {
 	struct tb *hash_next;
@@ -123,6 +135,9 @@ enum exit_kind {
 	EXIT_INTERP, /* execute the instruction at off in the interpreter */
 	EXIT_LOOKUP, /* go on at ctx.rip; a bad target is the fault of the branch at off */
 	EXIT_POLL,   /* look at vcpu.kick, then go on at off */
+	EXIT_SYSCALL, /* these instructions at off, without the interpreter's detour */
+	EXIT_SYSRET,
+	EXIT_IRET,
 	EXIT_VOID,   /* the translation is void: go on at off in the new one */
 };
 
@@ -132,6 +147,7 @@ struct tb_exit {
 	uint16_t off;	   /* from the start of the guest page */
 	uint8_t kind;
 	int8_t undo;	 /* EXIT_LOOKUP: what the branch has added to rSP */
+	uint8_t len, opsize; /* EXIT_SYSCALL to EXIT_IRET: of the instruction */
 	uint16_t n_done; /* instructions of the block before off */
 };
 
@@ -158,6 +174,7 @@ struct stubs {
 	uint32_t exit_trap;	/* for signal handlers: ctx.exit is set */
 	uint32_t leave;		/* exit_noflags with ctx.exit set */
 	uint32_t fill[2];	/* read, write: RCX = gva -> R14 = addend */
+	uint32_t string;	/* RCX = what dbt_string() takes */
 	uint32_t fpu_load;
 	uint32_t load_xmm, load_ymm, load_zmm, save_any;
 	uint32_t end;
@@ -179,6 +196,7 @@ struct code_cache {
 	struct physmap *pm;
 	struct vcpu_set *set;
 	unsigned n_users;
+	bool has[N_CPU_FEATURES]; /* constant: what the model has, and the host */
 	_Atomic bool flushing;
 	_Atomic uint64_t epoch; /* counts flushes */
 	uint64_t flushes, voided;
@@ -199,7 +217,7 @@ struct dbt {
 	const struct insn_mark *trap; /* where a signal came */
 	struct {
 		uint64_t enters, lookups, misses, fills, fill_fails, interps, links, signals,
-			translations, insns;
+			translations, insns, strings;
 	} stats;
 };
 
@@ -214,8 +232,19 @@ static inline struct dbt *dbt_of(const struct vcpu *c)
 void stubs_make(struct code_cache *k, uint64_t xcr0);
 /* The C half of a fill: the addend for gva, or 0. */
 uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t write);
+/* MOVS or STOS as described by what (STRING_), on the registers in the context. Not 0 when it is done
+ * to its end; else the interpreter goes on. */
+#define STRING_SIZE 15u
+#define STRING_REP  16u
+#define STRING_MOVS 32u
+uint64_t dbt_string(struct dbt *d, uint64_t what, uint64_t unused);
 /* What fpu_load has to do, by c->fpu_wide. */
 void fpu_choose(struct dbt *d);
+
+/* -- string.c --------------------------------------------------------------------------------- */
+
+/* The work of dbt_string(). */
+uint64_t string_run(struct dbt *d, uint64_t what);
 
 /* -- space.c ---------------------------------------------------------------------------------- */
 
@@ -225,6 +254,10 @@ int spaces_init(struct dbt *d, struct err *err);
 void spaces_fini(struct dbt *d);
 /* Make the space of c's mode and address space the one that GS leads to. */
 int space_select(struct dbt *d);
+/* True if the space for EFLAGS.AC = 1 is there to be switched to. */
+bool space_has_ac(struct dbt *d);
+/* Code has switched between the kernel's spaces: follow c->tlb_mode. */
+void space_follow(struct dbt *d);
 void space_fill(struct dbt *d, gva_t gva, uint8_t *page, unsigned perm);
 /* The code for rip in the space that is selected, or NULL. */
 const void *space_jump(const struct dbt *d, uint64_t rip);

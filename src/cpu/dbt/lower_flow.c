@@ -101,6 +101,11 @@ bool lower_leave(struct tr *t, const struct insn *i)
 
 /* -- Going somewhere -------------------------------------------------------------------------- */
 
+static bool may_link(const struct tr *t)
+{
+	return !(t->t->mode & TBM_COUNT);
+}
+
 /* To the RIP in S_ADD, by the jump cache; no flags are touched. undo: what the branch has added to
  * rSP, for one that turns out to fault. */
 static void go_indirect(struct tr *t, int8_t undo)
@@ -110,6 +115,10 @@ static void go_indirect(struct tr *t, int8_t undo)
 	uint32_t exit = tr_exit(t, EXIT_LOOKUP, t->off[t->at]);
 
 	t->k->exit[exit].undo = undo;
+	if (!may_link(t)) {
+		tr_cold(t, (struct cold){ .kind = COLD_MISS, .from = e_jmp(e), .exit = exit });
+		return;
+	}
 	key.disp = JUMP_KEYS;
 	e_op_reg(e, 0, 1, 0xb7, S_ADDR, S_ADD); /* movzx ecx, r14w */
 	e_load(e, S_ADDR, key);
@@ -132,11 +141,6 @@ static void align_rel32(struct emit *e, unsigned n)
 {
 	while ((emit_at(e) + n) % 8 > 4)
 		e8(e, 0x90);
-}
-
-static bool may_link(const struct tr *t)
-{
-	return !(t->t->mode & TBM_COUNT);
 }
 
 static uint32_t entry_of(const struct tr *t, const struct tb *to)

@@ -5,10 +5,12 @@
 #include "cpu/engine.h"
 #include "cpu/interp/interp.h"
 #include "cpu/x86/tlb.h"
+#include "cpu/x86/transfer.h"
 #include "cpu/x86/vmem.h"
 #include "host/codetrap.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define EXIT_TRAP 0xffffffffu
@@ -23,11 +25,18 @@ static bool can_translate(const struct vcpu *c)
 	return c->code64 && c->tlb_mode != TLB_SLOW && !interp_must_step(c);
 }
 
-static uint8_t mode_of(const struct vcpu *c)
+static uint8_t mode_of(struct dbt *d)
 {
+	const struct vcpu *c = d->c;
 	uint64_t xcr0 = c->fpu.xcr0;
 	unsigned m = c->cpl == 3 ? TBM_USER : 0;
 
+	if (c->insn_limit)
+		m |= TBM_COUNT;
+	if (c->cr4 & CR4_SMAP && c->cpl == 0 && space_has_ac(d))
+		m |= TBM_SMAP;
+	if (c->cr4 & CR4_TSD && c->cpl)
+		m |= TBM_TSD;
 	if (c->cr0 & (CR0_TS | CR0_EM))
 		return (uint8_t)m;
 	if (c->cr4 & CR4_OSFXSR)
@@ -56,10 +65,29 @@ static bool writers_left(struct vcpu *c, struct page_state *ps, const uint8_t *h
 	return true;
 }
 
-/* The translation for c->rip; NULL: the interpreter's turn. */
-static struct tb *find_tb(struct dbt *d)
+/* A new translation of the code at host, or the one that another vCPU has made meanwhile. */
+static struct tb *make_tb(struct dbt *d, const uint8_t *host, struct page_state *ps)
 {
 	struct code_cache *k = d->cache;
+	struct tb *t;
+
+	if (writers_left(d->c, ps, host))
+		return NULL;
+	if (cache_full(k))
+		cache_flush(d);
+	pthread_mutex_lock(&k->lock);
+	t = cache_find(k, host, d->mode);
+	if (!t && !cache_full(k)) {
+		t = translate(d, host, d->mode);
+		cache_insert(k, t);
+	}
+	pthread_mutex_unlock(&k->lock);
+	return d->epoch == atomic_load(&k->epoch) ? t : NULL;
+}
+
+/* The translation for c->rip; NULL: the interpreter's turn. The caller is inside. */
+static struct tb *find_tb(struct dbt *d)
+{
 	struct vcpu *c = d->c;
 	struct page_state *ps;
 	enum x86_exc exc;
@@ -75,33 +103,18 @@ static struct tb *find_tb(struct dbt *d)
 	ps = physmap_page(c->pm, host);
 	if (!ps)
 		return NULL;
-	pthread_mutex_lock(&k->lock);
-	t = cache_find(k, host, d->mode);
-	pthread_mutex_unlock(&k->lock);
-	if (t)
-		return t;
-	if (writers_left(c, ps, host))
-		return NULL;
-	if (cache_full(k))
-		cache_flush(d);
-	pthread_mutex_lock(&k->lock);
-	t = cache_find(k, host, d->mode);
-	if (!t && !cache_full(k)) {
-		t = translate(d, host, d->mode);
-		cache_insert(k, t);
-	}
-	pthread_mutex_unlock(&k->lock);
-	return t;
+	t = cache_find(d->cache, host, d->mode);
+	return t ? t : make_tb(d, host, ps);
 }
 
 /* Get the space and the jump caches right for c's state. */
 static bool prepare(struct dbt *d)
 {
-	uint8_t mode = mode_of(d->c);
+	uint8_t mode = mode_of(d);
 
 	if (space_select(d) < 0)
 		return false;
-	if (((mode ^ d->mode) & ~TBM_USER) || d->epoch != d->cache->epoch) {
+	if (((mode ^ d->mode) & ~(TBM_USER | TBM_SMAP | TBM_TSD)) || d->epoch != d->cache->epoch) {
 		spaces_drop_jumps(d);
 		d->epoch = d->cache->epoch;
 	}
@@ -109,21 +122,24 @@ static bool prepare(struct dbt *d)
 	return true;
 }
 
+static const void *add_jump(struct dbt *d, const struct tb *t)
+{
+	const void *code = code_at(d->cache, t->entry_jump);
+
+	space_add_jump(d, d->c->rip, code, d->c->cpl == 3 || tlb_is_global(d->c, d->c->rip));
+	return code;
+}
+
+/* Where to enter for c->rip; NULL: the interpreter's turn. The caller is inside. */
 static const void *find_code(struct dbt *d)
 {
-	struct vcpu *c = d->c;
-	const void *code;
-	struct tb *t;
+	const void *code = space_jump(d, d->c->rip);
+	const struct tb *t;
 
-	code = space_jump(d, c->rip);
 	if (code)
 		return code;
 	t = find_tb(d);
-	if (!t || d->epoch != d->cache->epoch)
-		return NULL;
-	code = code_at(d->cache, t->entry_jump);
-	space_add_jump(d, c->rip, code, c->cpl == 3 || tlb_is_global(c, c->rip));
-	return code;
+	return t ? add_jump(d, t) : NULL;
 }
 
 /* -- In and out ------------------------------------------------------------------------------- */
@@ -144,17 +160,49 @@ static const void *on_trap(void *arg, const void *pc)
 	return code_at(k, k->stubs.exit_trap);
 }
 
+/* Word by word: what was stored as words is slow to load as vectors right after. */
+static void copy_words(uint64_t *to, const uint64_t *from)
+{
+	for (unsigned n = 0; n < 16; n++) {
+		to[n] = from[n];
+		__asm__("" : : : "memory");
+	}
+}
+
+#define OWN_FLAGS (RFLAGS_IF | RFLAGS_DF | RFLAGS_AC)
+
 static void load_ctx(struct dbt *d)
 {
 	struct dbt_ctx *x = d->ctx;
 	const struct vcpu *c = d->c;
 
-	memcpy(x->gpr, c->gpr, sizeof(x->gpr));
+	copy_words(x->gpr, c->gpr);
 	x->cc = c->cc;
-	x->rip = c->rip;
 	x->seg_base[0] = c->seg[SEG_FS].base;
 	x->seg_base[1] = c->seg[SEG_GS].base;
+	x->kernel_gs = c->msr.kernel_gs_base;
+	x->rest = c->rflags_rest & ~(uint64_t)OWN_FLAGS;
+	x->iflag = c->rflags_rest & RFLAGS_IF;
+	x->dflag = c->rflags_rest & RFLAGS_DF;
+	x->acflag = c->rflags_rest & RFLAGS_AC;
+	x->irq_wait = interp_irq_waits(c);
+	x->tsc_offset = (uint64_t)atomic_load_explicit(&c->tsc_offset, memory_order_relaxed);
+	x->tsc_aux = (uint32_t)c->msr.tsc_aux;
+	x->gs[0] = (uint64_t)(uintptr_t)d->space[SPACE_KERNEL].gs;
+	x->gs[1] = (uint64_t)(uintptr_t)d->space[SPACE_KERNEL_AC].gs;
 	fpu_choose(d);
+}
+
+/* STAC and CLAC are done by code: let the vCPU follow. */
+static void sync_ac(struct dbt *d)
+{
+	struct vcpu *c = d->c;
+
+	if (likely((c->rflags_rest & RFLAGS_AC) == d->ctx->acflag))
+		return;
+	c->rflags_rest ^= RFLAGS_AC;
+	tlb_select(c);
+	space_follow(d);
 }
 
 static void store_ctx(struct dbt *d)
@@ -162,28 +210,12 @@ static void store_ctx(struct dbt *d)
 	const struct dbt_ctx *x = d->ctx;
 	struct vcpu *c = d->c;
 
-	memcpy(c->gpr, x->gpr, sizeof(x->gpr));
+	copy_words(c->gpr, x->gpr);
 	c->cc = x->cc & CC_MASK;
-}
-
-/* False if the cache is being flushed. */
-static bool enter(struct dbt *d, const void *code)
-{
-	struct code_cache *k = d->cache;
-	void (*go)(const void *) = (void (*)(const void *))(uintptr_t)code_at(k, k->stubs.enter);
-
-	atomic_store(&d->inside, true);
-	if (atomic_load(&k->flushing) || d->epoch != atomic_load(&k->epoch)) {
-		atomic_store(&d->inside, false);
-		return false;
-	}
-	load_ctx(d);
-	codetrap_enter(k->code.rx, k->code.len, on_trap, d);
-	go(code);
-	atomic_store_explicit(&d->inside, false, memory_order_release);
-	store_ctx(d);
-	d->stats.enters++;
-	return true;
+	sync_ac(d);
+	c->rflags_rest = x->rest | x->iflag | x->dflag | x->acflag;
+	c->seg[SEG_GS].base = x->seg_base[1];
+	c->msr.kernel_gs_base = x->kernel_gs;
 }
 
 /* Point a jump of the translation that was left to the one that follows. */
@@ -220,49 +252,126 @@ static void redirect(struct dbt *d, const struct tb_exit *x, const struct tb *to
 	pthread_mutex_unlock(&k->lock);
 }
 
-/* Go on where the exit says. False on triple fault. */
-static bool serve_exit(struct dbt *d)
+/* n instructions of the translation have completed. */
+static void count(struct dbt *d, unsigned n)
 {
-	const struct dbt_ctx *ctx = d->ctx;
-	struct vcpu *c = d->c;
-	struct tb_exit x;
-	struct tb *t;
+	if (d->mode & TBM_COUNT)
+		d->c->stats.insns += n;
+}
 
+/* How translated code was left for good: what is to do next. */
+enum next { NEXT_LOOK, NEXT_INTERP };
+
+/* SYSCALL, SYSRET, IRET. Where to go on; NULL with *next if there is more to be done first. */
+static const void *change_ring(struct dbt *d, const struct tb_exit *x, enum next *next)
+{
+	struct vcpu *c = d->c;
+	enum x86_exc exc;
+	const void *code;
+
+	store_ctx(d);
+	if (x->kind == EXIT_SYSCALL)
+		exc = sys_syscall(c, c->rip + x->len);
+	else if (x->kind == EXIT_SYSRET)
+		exc = sys_sysret(c, x->opsize);
+	else
+		exc = iret(c, x->opsize, c->rip + x->len);
+	load_ctx(d);
+	*next = NEXT_INTERP; /* which raises it */
+	if (exc)
+		return NULL;
+	count(d, 1);
+	*next = NEXT_LOOK;
+	if (atomic_load_explicit(&d->ctx->poll, memory_order_relaxed) || interp_irq_waits(c) ||
+	    c->nmi_pending || c->pending_db || !can_translate(c) || d->mode & TBM_COUNT)
+		return NULL;
+	code = atomic_load(&d->cache->flushing) || !prepare(d) ? NULL : find_code(d);
+	if (code)
+		load_ctx(d);
+	return code;
+}
+
+/* Set c->rip after an exit, and find where to go on in translated code; NULL with *next if there is
+ * nowhere. The guest's registers are still in the context. */
+static const void *after_exit(struct dbt *d, enum next *next)
+{
+	struct dbt_ctx *ctx = d->ctx;
+	struct vcpu *c = d->c;
+	const struct tb *t;
+	struct tb_exit x;
+
+	*next = NEXT_INTERP;
 	if (ctx->exit == EXIT_TRAP) {
 		c->rip = ctx->base + d->trap->off;
-		d->stats.interps++;
-		return interp_one(c);
+		count(d, d->trap->n_done);
+		return NULL;
 	}
 	x = d->cache->exit[ctx->exit];
 	c->rip = ctx->base + x.off;
-	switch (x.kind) {
-	case EXIT_LINK:
-		t = find_tb(d);
-		if (t)
-			link_exit(d, &x, t);
-		return true;
-	case EXIT_VOID:
-		t = find_tb(d);
-		if (t)
-			redirect(d, &x, t);
-		return true;
-	case EXIT_INTERP: d->stats.interps++; return interp_one(c);
-	case EXIT_LOOKUP:
-		if (is_canonical(ctx->rip)) {
-			c->rip = ctx->rip;
-			return true;
+	count(d, x.n_done);
+	if (x.kind == EXIT_INTERP)
+		return NULL;
+	if (x.kind >= EXIT_SYSCALL && x.kind <= EXIT_IRET)
+		return change_ring(d, &x, next);
+	if (x.kind == EXIT_LOOKUP) {
+		if (!is_canonical(ctx->rip)) {
+			/* The branch itself faults. */
+			ctx->gpr[REG_RSP] -= (uint64_t)(int64_t)x.undo;
+			return NULL;
 		}
-		/* The branch itself faults. */
-		c->gpr[REG_RSP] -= (uint64_t)x.undo;
-		return interp_one(c);
-	default: return true;
+		c->rip = ctx->rip;
+		count(d, 1);
 	}
+	*next = NEXT_LOOK;
+	if (x.kind == EXIT_POLL || d->mode & TBM_COUNT ||
+	    atomic_load_explicit(&ctx->poll, memory_order_relaxed) ||
+	    atomic_load_explicit(&d->cache->flushing, memory_order_relaxed))
+		return NULL;
+	sync_ac(d);
+	t = find_tb(d);
+	if (!t)
+		return NULL;
+	if (x.kind == EXIT_LINK)
+		link_exit(d, &x, t);
+	else if (x.kind == EXIT_VOID)
+		redirect(d, &x, t);
+	return add_jump(d, t);
+}
+
+/* Run translated code from c->rip on; false if there is none. */
+static bool run_code(struct dbt *d, enum next *next)
+{
+	struct code_cache *k = d->cache;
+	void (*go)(const void *) = (void (*)(const void *))(uintptr_t)code_at(k, k->stubs.enter);
+	const void *code;
+
+	/* From here on the cache is not flushed under us. */
+	atomic_store(&d->inside, true);
+	code = atomic_load(&k->flushing) || !prepare(d) ? NULL : find_code(d);
+	if (code) {
+		load_ctx(d);
+		codetrap_enter(k->code.rx, k->code.len, on_trap, d);
+		do {
+			d->ctx->rip = d->c->rip;
+			d->stats.enters++;
+			go(code);
+			code = after_exit(d, next);
+		} while (code);
+		store_ctx(d);
+		atomic_store_explicit(&d->inside, false, memory_order_release);
+		return true;
+	}
+	atomic_store_explicit(&d->inside, false, memory_order_release);
+	return false;
 }
 
 uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t write)
 {
 	uint8_t *page;
-	unsigned perm = is_canonical(gva) ? tlb_plain(d->c, gva, write, &page) : 0;
+	unsigned perm;
+
+	sync_ac(d);
+	perm = is_canonical(gva) ? tlb_plain(d->c, gva, write, &page) : 0;
 
 	fpu_choose(d);
 	if (!perm) {
@@ -274,6 +383,17 @@ uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t write)
 	return (uint64_t)(uintptr_t)page - (gva & ~(PAGE_SIZE - 1));
 }
 
+uint64_t dbt_string(struct dbt *d, uint64_t what, uint64_t unused)
+{
+	uint64_t done;
+
+	sync_ac(d);
+	done = string_run(d, what);
+	fpu_choose(d);
+	d->stats.strings++;
+	return done;
+}
+
 /* -- The engine table ------------------------------------------------------------------------- */
 
 static enum run_exit dbt_run(struct vcpu *c)
@@ -282,9 +402,11 @@ static enum run_exit dbt_run(struct vcpu *c)
 
 	d->now = NULL; /* the GS base is the thread's */
 	for (;;) {
-		const void *code;
-		bool ok;
+		enum next next;
+		bool ok = true;
 
+		if (unlikely(c->insn_limit && c->stats.insns >= c->insn_limit))
+			return RUN_LIMIT;
 		if (atomic_load_explicit(&d->ctx->poll, memory_order_relaxed))
 			atomic_exchange(&d->ctx->poll, 0);
 		switch (interp_events(c)) {
@@ -293,12 +415,12 @@ static enum run_exit dbt_run(struct vcpu *c)
 		case INTERP_HALTED: return RUN_HALTED;
 		case INTERP_SHUTDOWN: c->mp_state = MP_SHUTDOWN; return RUN_SHUTDOWN;
 		}
-		if (!can_translate(c) || !prepare(d))
+		if (!can_translate(c)) {
 			ok = interp_some(c);
-		else if (!(code = find_code(d)) || !enter(d, code))
+		} else if (!run_code(d, &next) || next == NEXT_INTERP) {
+			d->stats.interps++;
 			ok = interp_one(c);
-		else
-			ok = serve_exit(d);
+		}
 		if (!ok) {
 			c->mp_state = MP_SHUTDOWN;
 			return RUN_SHUTDOWN;
@@ -342,6 +464,8 @@ static int dbt_init(struct vcpu *c, struct err *err)
 	d->ctx->self = d;
 	d->ctx->fpu = &c->fpu;
 	d->ctx->fpu_out = 1;
+	d->ctx->mask31 = 31;
+	d->ctx->mask63 = 63;
 	__asm__("stmxcsr %0" : "=m"(d->ctx->host_mxcsr));
 	c->fpu.wide = 0xff;
 	c->tlb_watch = &dbt_watch;
@@ -376,6 +500,23 @@ static void dbt_inval(struct vcpu *c, gpa_t gpa, uint64_t len)
 	cache_flush(dbt_of(c));
 }
 
+static void dbt_describe(const struct vcpu *c, char *buf, size_t len)
+{
+	const struct dbt *d = dbt_of(c);
+	const struct code_cache *k = d->cache;
+
+	snprintf(buf, len,
+		 "enters %llu, lookups %llu, translations %llu, links %llu, fills %llu, "
+		 "failed fills %llu, by the interpreter %llu, signals %llu; cache: %u "
+		 "translations in %u KiB, voided %llu, flushes %llu",
+		 (unsigned long long)d->stats.enters, (unsigned long long)d->stats.lookups,
+		 (unsigned long long)d->stats.translations, (unsigned long long)d->stats.links,
+		 (unsigned long long)d->stats.fills, (unsigned long long)d->stats.fill_fails,
+		 (unsigned long long)d->stats.interps, (unsigned long long)d->stats.signals,
+		 k->n_tbs, k->used / 1024, (unsigned long long)k->voided,
+		 (unsigned long long)k->flushes);
+}
+
 const struct engine engine_dbt = {
 	.name = "dbt",
 	.init = dbt_init,
@@ -385,4 +526,5 @@ const struct engine engine_dbt = {
 	.push = dbt_push,
 	.kick = dbt_kick,
 	.inval = dbt_inval,
+	.describe = dbt_describe,
 };

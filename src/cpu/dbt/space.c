@@ -101,7 +101,7 @@ static uint64_t *code_page_word(struct space *s, gva_t gva, uint64_t *bit)
 	uint64_t h = (gva >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull;
 
 	*bit = BIT(h >> 58);
-	return &s->code_pages[h >> 54 & 15];
+	return &s->code_pages[h >> 48 & (CODE_PAGE_WORDS - 1)];
 }
 
 static void drop_jumps(struct space *s)
@@ -237,6 +237,19 @@ static void set_gs(const struct dbt *d, const struct space *s)
 	__asm__ volatile("wrgsbase %0" : : "r"(s->gs));
 }
 
+bool space_has_ac(struct dbt *d)
+{
+	struct space *s = &d->space[SPACE_KERNEL_AC];
+
+	return s->gs || space_map(d, s) == 0;
+}
+
+void space_follow(struct dbt *d)
+{
+	if (d->c->tlb_mode != TLB_USER)
+		d->now = &d->space[d->c->tlb_mode == TLB_KERNEL ? SPACE_KERNEL : SPACE_KERNEL_AC];
+}
+
 int space_select(struct dbt *d)
 {
 	const struct vcpu *c = d->c;
@@ -262,13 +275,31 @@ int space_select(struct dbt *d)
 
 /* -- What ends translations ------------------------------------------------------------------- */
 
-static void on_flush(struct vcpu *c)
+static void on_flush(struct vcpu *c, bool global_too)
 {
 	struct dbt *d = dbt_of(c);
 
 	for (unsigned i = 0; i < N_CPU_SPACES; i++) {
-		wipe(&d->space[i]);
+		if (global_too || i >= SPACE_USER)
+			wipe(&d->space[i]);
+		else
+			wipe_local(&d->space[i]);
 		d->space[i].asid = 0;
+	}
+}
+
+/* Forget the jumps into some pages. */
+static void drop_jumps_of(struct space *s, gva_t gva, unsigned n_pages)
+{
+	if (s->n_jumps >= MAX_JUMPS) {
+		drop_jumps(s);
+		return;
+	}
+	for (unsigned i = 0; i < s->n_jumps; i++) {
+		uint64_t *key = jump_key(s, s->jump[i]);
+
+		if (-*key - gva < n_pages * PAGE_SIZE)
+			*key = s->jump[i] ? 0 : 1;
 	}
 }
 
@@ -287,7 +318,7 @@ static void forget_pages(struct space *s, gva_t gva, unsigned n_pages)
 		code |= *word & bit;
 	}
 	if (code)
-		drop_jumps(s);
+		drop_jumps_of(s, gva, n_pages);
 }
 
 static void on_flush_pages(struct vcpu *c, gva_t gva, unsigned n_pages)

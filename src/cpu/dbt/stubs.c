@@ -259,20 +259,21 @@ static void make_exit(struct emit *e, struct stubs *s)
 	e_jmp_to(e, tail);
 }
 
-/* Called with RCX = gva; what stands before the call is the number of the exit to take when there
- * is nothing to add. */
-static void make_fill(struct emit *e, struct stubs *s, unsigned write)
+/* A routine that calls fn(dbt, RCX, arg) and returns its result in R14; if that is 0 it does not
+ * return, but takes the exit whose number stands before the call of the routine. */
+static uint32_t make_call(struct emit *e, struct stubs *s,
+			  uint64_t (*fn)(struct dbt *, uint64_t, uint64_t), unsigned arg)
 {
+	uint32_t at = emit_at(e);
 	uint8_t *fail;
 
-	s->fill[write] = emit_at(e);
 	e_store(e, h_gs(CTX(gva)), H_RCX);
 	move_gprs(e, true, true);
 	save_fpu_if_in(e, s);
 	e_load(e, H_RDI, h_gs(CTX(self)));
 	e_load(e, H_RSI, h_gs(CTX(gva)));
-	e_mov_imm(e, H_RDX, write);
-	e_mov_imm(e, H_RAX, (uint64_t)(uintptr_t)dbt_fill);
+	e_mov_imm(e, H_RDX, arg);
+	e_mov_imm(e, H_RAX, (uint64_t)(uintptr_t)fn);
 	add_rsp(e, -8);
 	E_BYTES(e, 0xff, 0xd0); /* call rax */
 	add_rsp(e, 8);
@@ -287,6 +288,7 @@ static void make_fill(struct emit *e, struct stubs *s, unsigned write)
 	/* The call is 5 bytes, the number 4. */
 	take_number(e, -9);
 	e_jmp_to(e, s->leave);
+	return at;
 }
 
 void stubs_make(struct code_cache *k, uint64_t xcr0)
@@ -305,8 +307,9 @@ void stubs_make(struct code_cache *k, uint64_t xcr0)
 	e_op_mem(&e, 0, 0, 0xff, 4, h_gs(CTX(fpu_load)));
 	make_enter(&e, s);
 	make_exit(&e, s);
-	make_fill(&e, s, 0);
-	make_fill(&e, s, 1);
+	s->fill[0] = make_call(&e, s, dbt_fill, 0);
+	s->fill[1] = make_call(&e, s, dbt_fill, 1);
+	s->string = make_call(&e, s, dbt_string, 0);
 	s->end = (uint32_t)ALIGN_UP(emit_at(&e), 64u);
 	k->used = s->end;
 }

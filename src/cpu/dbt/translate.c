@@ -41,16 +41,19 @@ static bool lower_nop(struct tr *t, const struct insn *i)
 	return true;
 }
 
-static lower_fn lowering(enum insn_op op)
+static lower_fn lowering(const struct insn *i)
 {
-	switch (op) {
+	switch (i->op) {
+	case OP_BT: case OP_BTS: case OP_BTR: case OP_BTC:
+		/* A bit offset in a register leads elsewhere. */
+		return i->has_mem && i->opd[1].kind == OPD_GPR ? lower_bit_memory : lower_copy;
 	case OP_MOV: case OP_MOVZX: case OP_MOVSX: case OP_XCHG: case OP_LAHF: case OP_SAHF:
 	case OP_CBW: case OP_CWD: case OP_CMOV: case OP_SET: case OP_BSWAP: case OP_MOVBE:
 	case OP_MOVNTI: case OP_ADD: case OP_OR: case OP_ADC: case OP_SBB: case OP_AND:
 	case OP_SUB: case OP_XOR: case OP_CMP: case OP_TEST: case OP_INC: case OP_DEC: case OP_NOT:
 	case OP_NEG: case OP_MUL: case OP_IMUL: case OP_IMUL2: case OP_IMUL3: case OP_DIV:
 	case OP_IDIV: case OP_ROL: case OP_ROR: case OP_RCL: case OP_RCR: case OP_SHL: case OP_SHR:
-	case OP_SAR: case OP_SHLD: case OP_SHRD: case OP_BT: case OP_BTS: case OP_BTR: case OP_BTC:
+	case OP_SAR: case OP_SHLD: case OP_SHRD:
 	case OP_BSF: case OP_BSR: case OP_TZCNT: case OP_LZCNT: case OP_POPCNT: case OP_CRC32:
 	case OP_ANDN: case OP_BEXTR: case OP_BLSI: case OP_BLSMSK: case OP_BLSR: case OP_BZHI:
 	case OP_PDEP: case OP_PEXT: case OP_MULX: case OP_RORX: case OP_SARX: case OP_SHLX:
@@ -58,7 +61,15 @@ static lower_fn lowering(enum insn_op op)
 	case OP_STC: case OP_CMC: case OP_PAUSE: case OP_FENCE: case OP_VEC: case OP_VZERO:
 	case OP_LDMXCSR: case OP_STMXCSR:
 		return lower_copy;
-	case OP_NOP: case OP_PREFETCH: return lower_nop;
+	case OP_NOP: case OP_PREFETCH: case OP_SERIALIZE: return lower_nop;
+	case OP_CLI: return lower_cli;
+	case OP_STI: return lower_sti;
+	case OP_CLD: case OP_STD: return lower_cld;
+	case OP_STAC: case OP_CLAC: return lower_stac;
+	case OP_SWAPGS: return lower_swapgs;
+	case OP_RDTSC: case OP_RDTSCP: return lower_rdtsc;
+	case OP_PUSHF: return lower_pushf;
+	case OP_MOVS: case OP_STOS: return lower_string;
 	case OP_LEA: return lower_lea;
 	case OP_CMPXCHG8B: case OP_CMPXCHG16B: return lower_cmpxchg16b;
 	case OP_PUSH: return lower_push;
@@ -80,22 +91,24 @@ static bool is_ours(const struct tr *t, const struct insn *i)
 	enum cpu_feature f = insn_table[i->id].feature;
 	unsigned need = vector_mode(i);
 
-	if (!lowering(i->op) || (need & t->t->mode) != need)
+	if (!lowering(i) || (need & t->t->mode) != need)
 		return false;
-	if (f != FEAT_NONE && (!cpu_has(t->d->c->model, f) || !host_has(f)))
+	if (!t->k->has[f])
 		return false;
-	if (insn_table[i->id].attr & INSN_NEEDS_VL && i->vl < 64 &&
-	    !cpu_has(t->d->c->model, FEAT_AVX512VL))
-		return false;
-	/* A bit offset in a register leads elsewhere. */
-	if ((i->op == OP_BT || i->op == OP_BTS || i->op == OP_BTR || i->op == OP_BTC) &&
-	    i->has_mem && i->opd[1].kind == OPD_GPR)
+	if (insn_table[i->id].attr & INSN_NEEDS_VL && i->vl < 64 && !t->k->has[FEAT_AVX512VL])
 		return false;
 	for (unsigned n = 0; n < i->n_opds; n++)
 		if (i->opd[n].kind == OPD_SREG || i->opd[n].kind == OPD_VSIB ||
 		    i->opd[n].kind == OPD_MMX)
 			return false;
 	return true;
+}
+
+/* Does nothing ever go on behind i? */
+static bool leads_away(const struct insn *i)
+{
+	return i->op == OP_JMP || i->op == OP_JMP_IND || i->op == OP_CALL || i->op == OP_CALL_IND ||
+	       i->op == OP_RET;
 }
 
 /* Decode from offset at on, as far as the translation shall reach. Returns how many bytes were
@@ -105,6 +118,7 @@ static unsigned look_ahead(struct tr *t, unsigned at)
 	unsigned begin = at;
 
 	t->n_insns = 0;
+	t->stop.op = OP_INVALID;
 	t->t->vec = false;
 	while (t->n_insns < TB_MAX_INSNS && at < PAGE_SIZE) {
 		struct insn *i = &t->insn[t->n_insns];
@@ -113,13 +127,14 @@ static unsigned look_ahead(struct tr *t, unsigned at)
 		t->off[t->n_insns] = (uint16_t)at;
 		if (r != DECODE_OK)
 			return MIN(at + INSN_MAX_LEN, (unsigned)PAGE_SIZE) - begin;
-		if (!is_ours(t, i))
+		if (!is_ours(t, i)) {
+			t->stop = *i;
 			return at + i->len - begin;
+		}
 		t->t->vec |= is_vector(i);
 		t->n_insns++;
 		at += i->len;
-		if (insn_table[i->id].attr & INSN_ENDS &&
-		    (i->op != OP_JCC || t->t->mode & TBM_COUNT))
+		if (leads_away(i) || (i->op == OP_JCC && t->t->mode & TBM_COUNT))
 			break;
 	}
 	t->off[t->n_insns] = (uint16_t)at;
@@ -167,7 +182,7 @@ static void find_flags(struct tr *t)
 	for (unsigned n = t->n_insns; n-- > 0;) {
 		const struct insn *i = &t->insn[n];
 
-		if (insn_table[i->id].attr & INSN_ENDS || t->t->mode & TBM_COUNT)
+		if (leads_away(i) || i->op == OP_JCC || t->t->mode & TBM_COUNT)
 			want = RFLAGS_ARITH;
 		want = (want & ~flags_killed(i)) | insn_table[i->id].fl_read;
 		if (t->t->mode & TBM_COUNT)
@@ -299,7 +314,21 @@ static void mark(struct tr *t)
 /* Leave for the interpreter at the instruction at work. */
 static void hand_over(struct tr *t)
 {
-	tr_take_exit(t, tr_exit(t, EXIT_INTERP, t->off[t->at]), false);
+	enum exit_kind kind = EXIT_INTERP;
+	uint32_t exit;
+
+	if (t->at == t->n_insns) {
+		switch (t->stop.op) {
+		case OP_SYSCALL: kind = EXIT_SYSCALL; break;
+		case OP_SYSRET: kind = EXIT_SYSRET; break;
+		case OP_IRET: kind = EXIT_IRET; break;
+		default: break;
+		}
+	}
+	exit = tr_exit(t, kind, t->off[t->at]);
+	t->k->exit[exit].len = t->stop.len;
+	t->k->exit[exit].opsize = t->stop.opsize;
+	tr_take_exit(t, exit, false);
 }
 
 static void body(struct tr *t)
@@ -312,19 +341,19 @@ static void body(struct tr *t)
 		unsigned n_cold = t->n_cold;
 
 		mark(t);
-		if (!lowering(i->op)(t, i)) {
+		if (!lowering(i)(t, i)) {
 			t->e.p = start;
 			t->n_cold = n_cold;
 			hand_over(t);
 			return;
 		}
-		ends = insn_table[i->id].attr & INSN_ENDS && i->op != OP_JCC;
+		ends = leads_away(i);
 	}
 	if (ends)
 		return;
 	/* What follows is not for us, or for another translation. */
 	if (t->n_insns < TB_MAX_INSNS && t->off[t->n_insns] < PAGE_SIZE &&
-	    !(t->n_insns && insn_table[t->insn[t->n_insns - 1].id].attr & INSN_ENDS)) {
+	    !(t->n_insns && t->insn[t->n_insns - 1].op == OP_JCC)) {
 		mark(t);
 		hand_over(t);
 	} else {

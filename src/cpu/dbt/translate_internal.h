@@ -38,6 +38,7 @@ struct tr {
 	struct tb *t;
 	const uint8_t *page; /* host address of the guest page */
 	unsigned n_insns;
+	struct insn stop; /* what is not ours and ended it; op OP_INVALID for nothing */
 	struct insn insn[TB_MAX_INSNS];
 	uint16_t off[TB_MAX_INSNS + 1]; /* of each instruction in the page, and of what follows */
 	uint16_t need[TB_MAX_INSNS + 1]; /* flags wanted before each, and at the end */
@@ -82,6 +83,18 @@ bool lower_ret(struct tr *t, const struct insn *i);
 void tr_goto(struct tr *t, int32_t target);
 /* The cold half of a conditional branch that leaves the page. */
 void tr_far(struct tr *t, const struct cold *c);
+
+/* -- lower_sys.c ------------------------------------------------------------------------------ */
+
+bool lower_cli(struct tr *t, const struct insn *i);
+bool lower_sti(struct tr *t, const struct insn *i);
+bool lower_cld(struct tr *t, const struct insn *i); /* and STD */
+bool lower_stac(struct tr *t, const struct insn *i); /* and CLAC */
+bool lower_swapgs(struct tr *t, const struct insn *i);
+bool lower_rdtsc(struct tr *t, const struct insn *i); /* and RDTSCP */
+bool lower_pushf(struct tr *t, const struct insn *i);
+bool lower_string(struct tr *t, const struct insn *i); /* MOVS, STOS */
+bool lower_bit_memory(struct tr *t, const struct insn *i);
 
 /* -- translate.c ------------------------------------------------------------------------------ */
 

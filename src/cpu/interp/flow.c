@@ -144,6 +144,13 @@ static uint64_t stack_part(const struct vcpu *c, uint64_t v)
 	return v & size_mask(c->stack_size);
 }
 
+/* In 64-bit code a far end that is not canonical comes after alignment: the access finds it, and it
+ * is the stack's fault. */
+static int frame_linear(struct vcpu *c, uint64_t off, unsigned size, bool write, gva_t *gva)
+{
+	return seg_linear(c, SEG_SS, off, c->code64 ? 1 : size, write, gva);
+}
+
 /* ENTER. SDM 2A. */
 static NOINLINE int do_x_enter(struct vcpu *c, const struct uop *u)
 {
@@ -156,7 +163,7 @@ static NOINLINE int do_x_enter(struct vcpu *c, const struct uop *u)
 	frame = c->gpr[REG_RSP];
 	for (unsigned n = 1; !r && n < level; n++) {
 		rbp = stack_part(c, rbp - size);
-		r = seg_linear(c, SEG_SS, rbp, size, false, &gva);
+		r = frame_linear(c, rbp, size, false, &gva);
 		if (!r)
 			r = mem_load(c, gva, size, &v);
 		if (!r)
@@ -168,7 +175,7 @@ static NOINLINE int do_x_enter(struct vcpu *c, const struct uop *u)
 		uint64_t top = stack_part(c, c->gpr[REG_RSP] - (uint16_t)i->imm);
 
 		/* The new top must be writable, though nothing is written there. */
-		r = seg_linear(c, SEG_SS, top, size, true, &gva);
+		r = frame_linear(c, top, size, true, &gva);
 		if (!r)
 			r = vmem_probe(c, gva, size, true, AS_CPL);
 		if (!r) {
@@ -178,7 +185,7 @@ static NOINLINE int do_x_enter(struct vcpu *c, const struct uop *u)
 		}
 	}
 	set_rsp(c, rsp);
-	return r;
+	return r == EXC_GP ? EXC_SS : r;
 }
 HANDLER(x_enter)
 
@@ -415,6 +422,7 @@ int x_end(struct vcpu *c, const struct uop *u)
 int x_stale(struct vcpu *c, const struct uop *u)
 {
 	c->rip = uop_rip(c, u);
+	interp_of(c)->left_at = u->off;
 	return EXEC_NEXT;
 }
 

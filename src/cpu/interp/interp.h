@@ -23,6 +23,8 @@ enum interp_event interp_events(struct vcpu *c);
 
 /* Has the next instruction to be executed alone: TF, RF, a shadow, breakpoints, a trace? */
 bool interp_must_step(const struct vcpu *c);
+/* Has an interrupt to be looked for as soon as IF allows it? */
+bool interp_irq_waits(const struct vcpu *c);
 /* Execute one instruction, or a REP's part of one; what it raises is delivered. False on triple
  * fault. */
 bool interp_one(struct vcpu *c);

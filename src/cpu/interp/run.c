@@ -35,6 +35,10 @@ static bool is_stack_fault(const struct vcpu *c, const struct uop *u)
 
 int uop_leave(struct vcpu *c, const struct uop *u, int r)
 {
+	struct interp *in = interp_of(c);
+	bool again = r >= EXC_DE || (r == EXEC_END && in->in_repeat);
+
+	in->left_at = again ? u->off : u->off + 1;
 	switch (r) {
 	case EXEC_END: return EXEC_NEXT;
 	case EXEC_SYNC: c->rip = uop_next_rip(c, u); return EXEC_NEXT;
@@ -52,6 +56,7 @@ int uop_jump_miss(struct vcpu *c, const struct uop *u)
 	if (likely(!c->code64 || is_canonical(c->rip)))
 		return EXEC_NEXT;
 	c->rip = uop_rip(c, u);
+	interp_of(c)->left_at = u->off;
 	return raise_gp(c);
 }
 
@@ -134,21 +139,48 @@ static bool deliver_events(struct vcpu *c)
 
 /* -- Executing -------------------------------------------------------------------------------- */
 
+#define ALL_DONE UINT16_MAX
+
 static int enter(struct vcpu *c, struct block *b)
 {
-	interp_of(c)->running = b;
+	struct interp *in = interp_of(c);
+
+	in->running = b;
+	in->left_at = ALL_DONE;
 	c->gpr[REG_BLOCK] = c->rip;
-	c->stats.insns += b->n_insns;
 	c->stats.blocks++;
+	if (likely(!c->insn_limit))
+		c->stats.insns += b->n_insns;
 	return b->uops[0].fn(c, b->uops);
 }
 
-static int run_block(struct vcpu *c)
+/* Instructions of the block that was left that have completed. */
+static unsigned n_completed(const struct vcpu *c)
 {
-	enum x86_exc exc;
-	struct block *b = block_find(c, false, &exc);
+	const struct interp *in = interp_of(c);
+	const struct block *b = in->running;
+	unsigned done = b->n_insns;
 
-	return b ? enter(c, b) : (int)exc;
+	if (in->left_at == ALL_DONE)
+		return done;
+	/* The last uop is the end of the block. */
+	for (unsigned n = b->n_uops - 1u; n-- > 0 && b->uops[n].off >= in->left_at;)
+		if (n == 0 || b->uops[n].off != b->uops[n - 1].off)
+			done--;
+	return done;
+}
+
+/* The same, but back here when b ends. */
+static int enter_once(struct vcpu *c, struct block *b)
+{
+	int r;
+
+	atomic_fetch_or(&c->kick, KICK_STEP);
+	r = enter(c, b);
+	atomic_fetch_and(&c->kick, ~(uint32_t)KICK_STEP);
+	if (unlikely(c->insn_limit))
+		c->stats.insns += n_completed(c);
+	return r;
 }
 
 /* One instruction, from a block of its own that is kept for the next time. */
@@ -156,16 +188,34 @@ static int run_single(struct vcpu *c)
 {
 	enum x86_exc exc;
 	struct block *b = block_find_single(c, &exc);
-	int r;
 
 	if (!b)
 		return (int)exc;
-	if (!b->branches)
-		return enter(c, b);
-	atomic_fetch_or(&c->kick, KICK_STEP);
-	r = enter(c, b);
-	atomic_fetch_and(&c->kick, ~(uint32_t)KICK_STEP);
-	return r;
+	return b->branches || c->insn_limit ? enter_once(c, b) : enter(c, b);
+}
+
+/* In counting mode a block is not left by a chain, does not go beyond the limit, and what needs an
+ * exact count is taken out of it. */
+static int run_counted(struct vcpu *c, struct block *b)
+{
+	int r;
+
+	if (b->n_insns > c->insn_limit - c->stats.insns)
+		return run_single(c);
+	c->no_devices = b->n_insns > 1;
+	r = enter_once(c, b);
+	c->no_devices = false;
+	return r == EXC_ALONE ? run_single(c) : r;
+}
+
+static int run_block(struct vcpu *c)
+{
+	enum x86_exc exc;
+	struct block *b = block_find(c, false, &exc);
+
+	if (!b)
+		return (int)exc;
+	return likely(!c->insn_limit) ? enter(c, b) : run_counted(c, b);
 }
 
 static bool must_step(const struct vcpu *c)
@@ -231,9 +281,7 @@ static int run_step(struct vcpu *c)
 	b = block_find(c, true, &exc);
 	if (b) {
 		i = b->uops[b->n_uops - 2].insn;
-		atomic_fetch_or(&c->kick, KICK_STEP);
-		r = enter(c, b);
-		atomic_fetch_and(&c->kick, ~(uint32_t)KICK_STEP);
+		r = enter_once(c, b);
 	} else {
 		r = (int)exc;
 	}
@@ -287,6 +335,11 @@ bool interp_must_step(const struct vcpu *c)
 	return must_step(c);
 }
 
+bool interp_irq_waits(const struct vcpu *c)
+{
+	return interp_of(c)->irq_maybe;
+}
+
 bool interp_some(struct vcpu *c)
 {
 	return settle(c, unlikely(must_step(c)) ? run_step(c) : run_block(c));
@@ -300,6 +353,8 @@ bool interp_one(struct vcpu *c)
 static enum run_exit interp_run(struct vcpu *c)
 {
 	for (;;) {
+		if (unlikely(c->insn_limit && c->stats.insns >= c->insn_limit))
+			return RUN_LIMIT;
 		switch (interp_events(c)) {
 		case INTERP_GO: break;
 		case INTERP_KICKED: return RUN_KICKED;

@@ -306,6 +306,8 @@ static NOINLINE int do_x_string(struct vcpu *c, const struct uop *u)
 
 		if (r)
 			return r;
+		if (unlikely(c->no_devices))
+			return EXC_ALONE;
 	}
 	return i->prefix & (PFX_REP | PFX_REPNE) ? repeat(c, u, &s) : once(c, &s);
 }

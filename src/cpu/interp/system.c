@@ -141,6 +141,8 @@ static NOINLINE int do_x_io(struct vcpu *c, const struct uop *u)
 
 	if (r)
 		return r;
+	if (unlikely(c->no_devices))
+		return EXC_ALONE;
 	c->stats.port_ios++;
 	c->rip = uop_rip(c, u);
 	if (in) {
@@ -194,6 +196,8 @@ static NOINLINE int do_x_tsc(struct vcpu *c, const struct uop *u)
 		return raise_gp(c);
 	if (pmc)
 		return raise_gp(c);
+	if (unlikely(c->no_devices))
+		return EXC_ALONE;
 	write_edx_eax(c, vcpu_tsc(c));
 	if (u->insn->op == OP_RDTSCP)
 		c->gpr[REG_RCX] = (uint32_t)c->msr.tsc_aux;
@@ -210,6 +214,8 @@ static NOINLINE int do_x_msr(struct vcpu *c, const struct uop *u)
 
 	if (r)
 		return r;
+	if (unlikely(c->no_devices))
+		return EXC_ALONE;
 	c->rip = uop_rip(c, u);
 	if (!rd)
 		v = read_edx_eax(c);
@@ -233,6 +239,8 @@ static NOINLINE int do_x_cr(struct vcpu *c, const struct uop *u)
 	uint64_t v;
 	int r;
 
+	if (unlikely(c->no_devices))
+		return EXC_ALONE;
 	c->rip = uop_rip(c, u);
 	if (i->op == OP_MOV_FROM_CR || i->op == OP_MOV_FROM_DR) {
 		r = cr ? cr_read(c, i->opd[1].reg, &v) : dr_read(c, i->opd[1].reg, &v);

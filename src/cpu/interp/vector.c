@@ -108,8 +108,8 @@ static enum vmem_as operand_as(const struct insn *i)
 	return half ? AS_UNALIGNED : AS_CPL;
 }
 
-/* What is wrong with the addresses comes before any page fault. Alignment is checked where all
- * elements together are no more than a quadword. */
+/* What is wrong with the addresses of active elements comes before any page fault. Alignment is
+ * checked where all elements together are no more than a quadword. */
 static int check_elements(struct vcpu *c, const struct uop *u, const struct elements *e, bool write)
 {
 	unsigned size = e->n * e->size;
@@ -125,7 +125,11 @@ static int check_elements(struct vcpu *c, const struct uop *u, const struct elem
 	}
 	if (r || !e->active || size > 8 || operand_as(u->insn) == AS_UNALIGNED)
 		return r;
-	return vmem_check(c, raw_linear(c, u), size, true);
+	gva = raw_linear(c, u);
+	/* Inactive elements may be where no address is canonical. */
+	if (c->long_mode && !(is_canonical(gva) && is_canonical(gva + size - 1)))
+		return 0;
+	return vmem_check(c, gva, size, true);
 }
 
 int elements_read(struct vcpu *c, const struct uop *u, const struct elements *e, uint8_t *buf)

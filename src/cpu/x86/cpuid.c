@@ -118,7 +118,7 @@ static void leaf_power(const struct vcpu *c, uint32_t sub, uint32_t out[4])
 static void leaf_more_features(const struct vcpu *c, uint32_t sub, uint32_t out[4])
 {
 	if (sub == 0)
-		out[CPUID_EAX] = 1; /* last subleaf */
+		out[CPUID_EAX] = 2; /* last subleaf */
 	features(c->model, 7, sub, out);
 }
 

@@ -50,21 +50,22 @@ enum opd_from {
 };
 
 /* Sizes that the encoding decides; see size_of[] in decode.c. */
+/* clang-format off */
 #define DECODE_SIZES(X)                                                                            \
-	X(0)                                                                                       \
-	X(1)                                                                                       \
-	X(2) X(4) X(6) X(8) X(10) X(16) X(32) X(64) X(512) X(v) /* operand size */                 \
-		X(z)						/* operand size, at most 4 */      \
-		X(y)		       /* 8 with W in 64-bit mode, else 4 */                       \
-		X(m)		       /* 8 in 64-bit mode, else 4 */                              \
-		X(ad)		       /* address size */                                          \
-		X(p)		       /* far pointer in memory */                                 \
-		X(s)		       /* descriptor table register in memory */                   \
-		X(a)		       /* BOUND's pair */                                          \
-		X(env) X(fst)	       /* x87 environment, state */                                \
-		X(x) X(xh) X(xq) X(xe) /* vector length, half, quarter, eighth */                  \
-		X(dup)		       /* MOVDDUP's source */                                      \
-		X(rxh) X(rxq)	       /* registers of those, at least 16 */
+	X(0) X(1) X(2) X(4) X(6) X(8) X(10) X(16) X(32) X(64) X(512)                               \
+	X(v)   /* operand size */                                                                  \
+	X(z)   /* operand size, at most 4 */                                                       \
+	X(y)   /* 8 with W in 64-bit mode, else 4 */                                               \
+	X(m)   /* 8 in 64-bit mode, else 4 */                                                      \
+	X(ad)  /* address size */                                                                  \
+	X(p)   /* far pointer in memory */                                                         \
+	X(s)   /* descriptor table register in memory */                                           \
+	X(a)   /* BOUND's pair */                                                                  \
+	X(env) X(fst) /* x87 environment, state */                                                 \
+	X(x) X(xh) X(xq) X(xe) /* vector length, half, quarter, eighth */                          \
+	X(dup) /* MOVDDUP's source */                                                              \
+	X(rxh) X(rxq) /* registers of those, at least 16 */
+/* clang-format on */
 
 enum decode_size {
 #define X(n) SZ_##n,

@@ -96,6 +96,7 @@ enum cpuid_reg { CPUID_EAX, CPUID_EBX, CPUID_ECX, CPUID_EDX };
 	X(SSBD, "ssbd", 0x00000007, 0, CPUID_EDX, 31)                                              \
 	X(AVX_VNNI, "avx_vnni", 0x00000007, 1, CPUID_EAX, 4)                                       \
 	X(AVX512_BF16, "avx512_bf16", 0x00000007, 1, CPUID_EAX, 5)                                 \
+	X(BHI_CTRL, "bhi_ctrl", 0x00000007, 2, CPUID_EDX, 4)                                       \
 	X(XSAVEOPT, "xsaveopt", 0x0000000d, 1, CPUID_EAX, 0)                                       \
 	X(XSAVEC, "xsavec", 0x0000000d, 1, CPUID_EAX, 1)                                           \
 	X(XGETBV1, "xgetbv1", 0x0000000d, 1, CPUID_EAX, 2)                                         \

@@ -129,8 +129,8 @@ struct insn_desc {
 	uint16_t feature; /* enum cpu_feature, FEAT_NONE for the base */
 	uint32_t attr;
 	uint16_t fl_read, fl_write, fl_undef;
-	uint8_t elem; /* EVEX: bytes of an element that is broadcast or, in memory, masked; else 0
-		       */
+	/* EVEX: bytes of an element that is broadcast or, in memory, masked; else 0. */
+	uint8_t elem;
 	uint8_t mask_unit; /* EVEX: bytes of vector length for each mask bit; 0: one bit in all */
 };
 
@@ -139,57 +139,50 @@ struct insn_desc {
 extern const struct insn_desc insn_table[];
 
 /* What an instruction computes. Whole families that engines run natively share one op. */
-#define INSN_OPS(X)                                                                                  \
-	/* moves */                                                                                  \
-	X(MOV)                                                                                       \
-	X(MOVZX)                                                                                     \
-	X(MOVSX) X(LEA) X(XCHG) X(PUSH) X(POP) X(PUSHA) X(POPA) X(PUSHF) X(POPF) X(LAHF) X(SAHF)     \
-		X(SALC) X(XLAT) X(CBW) X(CWD) X(CMOV) X(SET) X(BSWAP) X(MOVBE) X(MOVNTI) X(ENTER)    \
-			X(LEAVE) X(LDS) X(LES) X(LSS) X(LFS) X(LGS) X(MOV_SREG) X(MOV_FROM_SREG)     \
-				X(PUSH_SREG) X(POP_SREG) X(MOVDIRI)                                  \
-					X(MOVDIR64B) /* arithmetic and logic */                      \
-		X(ADD) X(OR) X(ADC) X(SBB) X(AND) X(SUB) X(XOR) X(CMP) X(TEST) X(INC) X(DEC) X(      \
-			NOT) X(NEG) X(MUL) X(IMUL) X(IMUL2) X(IMUL3) X(DIV) X(IDIV) X(AAA) X(AAS)    \
-			X(AAM) X(AAD) X(DAA) X(DAS) X(ROL) X(ROR) X(RCL) X(RCR) X(SHL) X(SHR) X(     \
-				SAR) X(SHLD) X(SHRD) X(BT) X(BTS) X(BTR) X(BTC) X(BSF) X(BSR)        \
-				X(TZCNT) X(LZCNT) X(POPCNT) X(CRC32) X(ANDN) X(BEXTR) X(BLSI) X(     \
-					BLSMSK) X(BLSR) X(BZHI) X(PDEP) X(PEXT) X(MULX) X(RORX)      \
-					X(SARX) X(SHLX) X(SHRX) X(ADCX) X(ADOX) X(CMPXCHG) X(        \
-						CMPXCHG8B) X(CMPXCHG16B)                             \
-						X(XADD) /* strings: opd[0].size is the element */    \
-		X(MOVS) X(CMPS) X(STOS) X(LODS) X(SCAS) X(INS) X(OUTS) /* control flow */            \
-		X(JMP) X(JMP_IND) X(JMP_FAR) X(JCC) X(JCXZ) X(LOOP) X(LOOPE) X(LOOPNE) X(CALL)       \
-			X(CALL_IND) X(CALL_FAR) X(RET) X(RET_FAR) X(IRET) X(INT) X(INT3) X(INTO)     \
-				X(INT1) X(BOUND) X(UD) X(SYSCALL) X(SYSRET) X(SYSENTER) X(SYSEXIT)   \
-					X(XBEGIN) X(XEND) X(XABORT) X(XTEST)	 /* flags */         \
-		X(CLC) X(STC) X(CMC) X(CLD) X(STD) X(CLI) X(STI) X(CLAC) X(STAC) /* system */        \
-		X(NOP) X(PAUSE) X(HLT) X(IN) X(OUT) X(CPUID) X(RDTSC) X(RDTSCP) X(RDPMC) X(RDMSR)    \
-			X(WRMSR) X(MOV_FROM_CR) X(MOV_TO_CR) X(MOV_FROM_DR) X(MOV_TO_DR) X(          \
-				CLTS) X(LMSW) X(SMSW) X(LGDT) X(LIDT) X(SGDT) X(SIDT) X(LLDT)        \
-				X(LTR) X(SLDT) X(STR) X(LAR) X(LSL) X(VERR) X(VERW) X(ARPL) X(       \
-					INVD) X(WBINVD) X(INVLPG) X(INVPCID) X(SWAPGS)               \
-					X(RSM) X(MONITOR) X(MWAIT) X(RDFSBASE) X(RDGSBASE) X(        \
-						WRFSBASE) X(WRGSBASE) X(RDPID)                       \
-						X(RDRAND) X(RDSEED) X(CLFLUSH) X(                    \
-							FENCE) X(PREFETCH) X(SERIALIZE) X(VMCALL)    \
-							X(VMMCALL) X(XGETBV) X(XSETBV) X(            \
-								XSAVE) X(XSAVEOPT) X(XSAVEC)         \
-								X(XSAVES) X(XRSTOR) X(XRSTORS) X(    \
-									FXSAVE) X(FXRSTOR)           \
-									X(LDMXCSR) X(                \
-										STMXCSR) /* native   \
-											    families \
-											  */         \
-		X(X87)		/* every x87 instruction but FWAIT */                                \
-		X(FWAIT) X(MMX) /* MMX registers involved, EMMS, SSE with an MMX operand */          \
-		X(VEC)	   /* SSE ... AVX-512, AES, SHA, PCLMUL, GFNI, mask instructions; operands   \
-			      explicit */                                                            \
-		X(VZERO)   /* VZEROUPPER, VZEROALL (vl 32) */                                        \
-		X(MASKMOV) /* MASKMOVDQU, VMASKMOVPS/PD, VPMASKMOVD/Q: memory elements by vector     \
-			      mask */                                                                \
-		X(MASKMOVQ) /* the MMX one */                                                        \
-		X(GATHER) X(SCATTER) X(COMPRESS)                                                     \
-			X(EXPAND) /* to and from memory: VPCOMPRESS, VPEXPAND */
+/* clang-format off */
+#define INSN_OPS(X)                                                                                \
+	/* moves */                                                                                \
+	X(MOV) X(MOVZX) X(MOVSX) X(LEA) X(XCHG) X(PUSH) X(POP) X(PUSHA) X(POPA) X(PUSHF) X(POPF)   \
+	X(LAHF) X(SAHF) X(SALC) X(XLAT) X(CBW) X(CWD) X(CMOV) X(SET) X(BSWAP) X(MOVBE) X(MOVNTI)   \
+	X(ENTER) X(LEAVE) X(LDS) X(LES) X(LSS) X(LFS) X(LGS) X(MOV_SREG) X(MOV_FROM_SREG)          \
+	X(PUSH_SREG) X(POP_SREG) X(MOVDIRI) X(MOVDIR64B)                                           \
+	/* arithmetic and logic */                                                                 \
+	X(ADD) X(OR) X(ADC) X(SBB) X(AND) X(SUB) X(XOR) X(CMP) X(TEST) X(INC) X(DEC) X(NOT) X(NEG) \
+	X(MUL) X(IMUL) X(IMUL2) X(IMUL3) X(DIV) X(IDIV) X(AAA) X(AAS) X(AAM) X(AAD) X(DAA) X(DAS)  \
+	X(ROL) X(ROR) X(RCL) X(RCR) X(SHL) X(SHR) X(SAR) X(SHLD) X(SHRD)                           \
+	X(BT) X(BTS) X(BTR) X(BTC) X(BSF) X(BSR) X(TZCNT) X(LZCNT) X(POPCNT) X(CRC32)              \
+	X(ANDN) X(BEXTR) X(BLSI) X(BLSMSK) X(BLSR) X(BZHI) X(PDEP) X(PEXT) X(MULX) X(RORX)         \
+	X(SARX) X(SHLX) X(SHRX) X(ADCX) X(ADOX)                                                    \
+	X(CMPXCHG) X(CMPXCHG8B) X(CMPXCHG16B) X(XADD)                                              \
+	/* strings: opd[0].size is the element */                                                  \
+	X(MOVS) X(CMPS) X(STOS) X(LODS) X(SCAS) X(INS) X(OUTS)                                     \
+	/* control flow */                                                                         \
+	X(JMP) X(JMP_IND) X(JMP_FAR) X(JCC) X(JCXZ) X(LOOP) X(LOOPE) X(LOOPNE)                     \
+	X(CALL) X(CALL_IND) X(CALL_FAR) X(RET) X(RET_FAR) X(IRET) X(INT) X(INT3) X(INTO) X(INT1)   \
+	X(BOUND) X(UD) X(SYSCALL) X(SYSRET) X(SYSENTER) X(SYSEXIT) X(XBEGIN) X(XEND) X(XABORT)     \
+	X(XTEST)                                                                                   \
+	/* flags */                                                                                \
+	X(CLC) X(STC) X(CMC) X(CLD) X(STD) X(CLI) X(STI) X(CLAC) X(STAC)                           \
+	/* system */                                                                               \
+	X(NOP) X(PAUSE) X(HLT) X(IN) X(OUT) X(CPUID) X(RDTSC) X(RDTSCP) X(RDPMC) X(RDMSR) X(WRMSR) \
+	X(MOV_FROM_CR) X(MOV_TO_CR) X(MOV_FROM_DR) X(MOV_TO_DR) X(CLTS) X(LMSW) X(SMSW)            \
+	X(LGDT) X(LIDT) X(SGDT) X(SIDT) X(LLDT) X(LTR) X(SLDT) X(STR) X(LAR) X(LSL) X(VERR)        \
+	X(VERW) X(ARPL) X(INVD) X(WBINVD) X(INVLPG) X(INVPCID) X(SWAPGS) X(RSM) X(MONITOR)         \
+	X(MWAIT) X(RDFSBASE) X(RDGSBASE) X(WRFSBASE) X(WRGSBASE) X(RDPID) X(RDRAND) X(RDSEED)      \
+	X(CLFLUSH) X(FENCE) X(PREFETCH) X(SERIALIZE) X(VMCALL) X(VMMCALL) X(XGETBV) X(XSETBV)      \
+	X(XSAVE) X(XSAVEOPT) X(XSAVEC) X(XSAVES) X(XRSTOR) X(XRSTORS) X(FXSAVE) X(FXRSTOR)         \
+	X(LDMXCSR) X(STMXCSR)                                                                      \
+	/* native families */                                                                      \
+	X(X87)  /* every x87 instruction but FWAIT */                                              \
+	X(FWAIT)                                                                                   \
+	X(MMX)  /* MMX registers involved, EMMS, SSE with an MMX operand */                        \
+	X(VEC)  /* SSE ... AVX-512, AES, SHA, PCLMUL, GFNI, mask instructions; operands explicit */ \
+	X(VZERO)    /* VZEROUPPER, VZEROALL (vl 32) */                                             \
+	X(MASKMOV)  /* MASKMOVDQU, VMASKMOVPS/PD, VPMASKMOVD/Q: memory elements by vector mask */   \
+	X(MASKMOVQ) /* the MMX one */                                                              \
+	X(GATHER) X(SCATTER)                                                                       \
+	X(COMPRESS) X(EXPAND) /* to and from memory: VPCOMPRESS, VPEXPAND */
+/* clang-format on */
 
 enum insn_op {
 	OP_INVALID,

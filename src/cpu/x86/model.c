@@ -40,6 +40,7 @@ static const uint8_t software[] = {
 	FEAT_SERIALIZE,	   FEAT_SPEC_CTRL, FEAT_ARCH_CAPS,  FEAT_SSBD,	    FEAT_XSAVEOPT,
 	FEAT_XSAVEC,	   FEAT_XGETBV1,   FEAT_XSAVES,	    FEAT_PREFETCHW, FEAT_SYSCALL,
 	FEAT_NX,	   FEAT_PDPE1GB,   FEAT_RDTSCP,	    FEAT_LM,	    FEAT_INVTSC,
+	FEAT_BHI_CTRL,
 };
 
 static const uint8_t traits[] = { FEAT_FDP_EXCPTN_ONLY, FEAT_ZERO_FCS_FDS };
@@ -118,6 +119,7 @@ static const struct {
 	{ FEAT_SPEC_CTRL, FEAT_MSR },
 	{ FEAT_ARCH_CAPS, FEAT_MSR },
 	{ FEAT_SSBD, FEAT_SPEC_CTRL },
+	{ FEAT_BHI_CTRL, FEAT_SPEC_CTRL },
 };
 
 /* What every named model has besides its level. */
@@ -129,6 +131,7 @@ static const uint8_t level_system[] = {
 	FEAT_ARAT,    FEAT_FSGSBASE, FEAT_TSC_ADJUST, FEAT_SMEP,	 FEAT_ERMS,
 	FEAT_INVPCID, FEAT_SMAP,     FEAT_UMIP,	      FEAT_SPEC_CTRL,	 FEAT_ARCH_CAPS,
 	FEAT_SSBD,    FEAT_NX,	     FEAT_PDPE1GB,    FEAT_RDTSCP,	 FEAT_INVTSC,
+	FEAT_BHI_CTRL,
 };
 
 /* System V ABI, AMD64 supplement, table 3.1 "Micro-Architecture Levels". */

@@ -223,7 +223,7 @@ static uint64_t *mtrr_fixed(struct vcpu *c, uint32_t msr)
 {
 	if (msr == 0x250)
 		return &c->msr.mtrr_fixed[0];
-	if (msr < 0x268)
+	if (msr <= 0x259)
 		return &c->msr.mtrr_fixed[1 + msr - 0x258];
 	return &c->msr.mtrr_fixed[3 + msr - 0x268];
 }
@@ -334,9 +334,10 @@ static bool read_arch_caps(struct vcpu *c, uint32_t msr, uint64_t *val)
 		GDS_NO = 1 << 26,
 		RFDS_NO = 1 << 27,
 	};
+	const uint64_t its_no = BIT(62);
 
 	*val = RDCL_NO | IBRS_ALL | SKIP_L1DFL_VMENTRY | SSB_NO | MDS_NO | IF_PSCHANGE_MC_NO |
-	       TAA_NO | SBDR_SSDP_NO | FBSDP_NO | PSDP_NO | BHI_NO | PBRSB_NO | GDS_NO | RFDS_NO;
+	       TAA_NO | SBDR_SSDP_NO | FBSDP_NO | PSDP_NO | BHI_NO | PBRSB_NO | GDS_NO | RFDS_NO | its_no;
 	return true;
 }
 
@@ -352,6 +353,8 @@ static bool write_spec_ctrl(struct vcpu *c, uint32_t msr, uint64_t val)
 
 	if (cpu_has(c->model, FEAT_SSBD))
 		known |= 4;
+	if (cpu_has(c->model, FEAT_BHI_CTRL))
+		known |= 1 << 10; /* BHI_DIS_S */
 	if (val & ~known)
 		return false;
 	c->msr.spec_ctrl = val;

@@ -161,6 +161,7 @@ enum x86_exc {
 	EXC_XM,
 	EXC_VE,
 	EXC_CP,
+	EXC_ALONE = 0x1fe,    /* none: vcpu.no_devices stands in the way, start over without */
 	EXC_SHUTDOWN = 0x1ff, /* triple fault */
 };
 #define EXC_VECTOR(exc) ((unsigned)(exc)&0xff)

@@ -304,7 +304,7 @@ static enum x86_exc load_cr3(struct vcpu *c, uint32_t cr3)
 		return r;
 	c->cr3 = cr3;
 	vmem_switch(c, true);
-	return r;
+	return EXC_NONE;
 }
 
 static void load_registers(struct vcpu *c, const struct task *k, enum task_why why)

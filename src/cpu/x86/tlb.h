@@ -40,8 +40,8 @@ struct tlb;
  * Called on the vCPU's thread, by the functions of vmem.h and of this file.
  */
 struct tlb_watch {
-	/* Every translation is void. */
-	void (*flush)(struct vcpu *c);
+	/* Every translation is void, or every one that is not global. */
+	void (*flush)(struct vcpu *c, bool global_too);
 	/* Those of [gva, gva + n_pages * 4 KiB) are void in every address space. */
 	void (*flush_pages)(struct vcpu *c, gva_t gva, unsigned n_pages);
 	/* c->tlb_asid has changed: what is not global is not visible any more. An asid that was

@@ -61,7 +61,7 @@ static uint16_t new_asid(struct vcpu *c)
 		t->last_asid = 0;
 		t->epoch++;
 		if (c->tlb_watch)
-			c->tlb_watch->flush(c);
+			c->tlb_watch->flush(c, true);
 	}
 	return ++t->last_asid;
 }
@@ -105,14 +105,13 @@ void vmem_switch(struct vcpu *c, bool flush)
 
 void vmem_flush(struct vcpu *c, bool global_too)
 {
-	/* Global translations live in each address space that used them, so both kinds go. */
-	(void)global_too;
+	/* Global translations live in each address space that used them, so here both kinds go. */
 	memset(c->tlb->pcid, 0, sizeof(c->tlb->pcid));
 	c->tlb->large_lo = ~0ull;
 	c->tlb->large_hi = 0;
 	c->tlb->has_huge = false;
 	if (c->tlb_watch)
-		c->tlb_watch->flush(c);
+		c->tlb_watch->flush(c, global_too);
 	vmem_switch(c, true);
 }
 
@@ -497,6 +496,8 @@ static enum x86_exc find_all(struct vcpu *c, gva_t gva, unsigned len, bool write
 		exc = find(c, gva, write, as, &p[0]);
 	if (!exc && n < len)
 		exc = find(c, second_page(c, gva + n, as), write, as, &p[1]);
+	if (unlikely(c->no_devices) && !exc && (!p[0].host || (n < len && !p[1].host)))
+		exc = EXC_ALONE;
 	return exc;
 }
 

@@ -166,7 +166,7 @@ unsigned boot_memory_map(const struct physmap *pm, struct boot_range map[BOOT_MA
 
 	map[n++] = (struct boot_range){ 0, LOW_RAM_END, E820_RAM };
 	map[n++] = (struct boot_range){ EBDA_BASE, VGA_BASE - EBDA_BASE, E820_RESERVED };
-	map[n++] = (struct boot_range){ ACPI_BASE, ACPI_END - ACPI_BASE, E820_RESERVED };
+	map[n++] = (struct boot_range){ ACPI_BASE, SMBIOS_END - ACPI_BASE, E820_RESERVED };
 	if (low > HIGH_RAM_BASE)
 		map[n++] = (struct boot_range){ HIGH_RAM_BASE, low - HIGH_RAM_BASE, E820_RAM };
 	map[n++] = (struct boot_range){ ECAM_BASE, ECAM_BUSES * MiB, E820_RESERVED };
@@ -195,7 +195,7 @@ int boot_check_range(const struct physmap *pm, gpa_t gpa, uint64_t len, struct e
 			       "guest's %llu MiB of memory; give more, as in --memory 1G",
 			       (unsigned long long)len, (unsigned long long)gpa,
 			       (unsigned long long)(pm->ram_bytes / MiB));
-	if (gpa < BOOT_MODULES_END || (gpa < ACPI_END && gpa + len > EBDA_BASE))
+	if (gpa < BOOT_MODULES_END || (gpa < SMBIOS_END && gpa + len > EBDA_BASE))
 		return err_say(err, EINVAL,
 			       "the kernel wants %#llx bytes at %#llx, over the boot information "
 			       "or the firmware's tables",

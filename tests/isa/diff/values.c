@@ -220,6 +220,14 @@ static uint64_t pointer_in(struct gen *g, enum seg_kind kind, unsigned size)
 	return value_pointer(g, size) - seg_rows[kind].base;
 }
 
+/* Near an end of the canonical halves, or of the address space. */
+static uint64_t value_border(struct gen *g)
+{
+	static const uint64_t borders[] = { BIT(47), ~0ull << 47, 0 };
+
+	return borders[gen_below(g, ARRAY_SIZE(borders))] + gen_below(g, 96) - 64;
+}
+
 static void random_gprs(struct gen *g, struct test *t)
 {
 	uint64_t *gpr = t->in.gpr;
@@ -233,6 +241,8 @@ static void random_gprs(struct gen *g, struct test *t)
 		case 4: gpr[n] = code_start(t) + TEST_CODE + gen_below(g, 16); break;
 		default: gpr[n] = value_int(g);
 		}
+		if (t->mode == 8 && gen_one_in(g, 12))
+			gpr[n] = value_border(g);
 	}
 	if (!gen_one_in(g, 8))
 		gpr[REG_RSP] = pointer_in(g, t->ss, 16) & ~(gen_one_in(g, 8) ? 0ull : 7);

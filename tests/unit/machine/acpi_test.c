@@ -129,6 +129,9 @@ TEST(the_dsdt_agrees_with_the_memory_map)
 	store32(ecam, ECAM_BASE);
 	store32(ecam + 4, ECAM_BUSES * MiB);
 	CHECK(dsdt_has(ecam, 8));
+	/* The MADT tells of the I/O APIC; claimed here too, a guest could not reserve it. */
+	store32(ecam, IOAPIC_BASE);
+	CHECK(!dsdt_has(ecam, 4));
 	/* Name (_S5, Package (4) { 5, 0, 0, 0 }) */
 	CHECK(dsdt_has("_S5_\x12\x07\x04\x0a\x05", 9));
 	CHECK_EQ(PM_SLEEP_TYPE_OFF, 5);
