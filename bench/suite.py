@@ -14,9 +14,9 @@ def results(run, limit, out, where):
     """Take what one run of the suite prints into out[name]. Complaints go to stderr."""
     done = False
     for line in run.lines(limit):
-        if m := re.match(r"BENCH (\S+) ([\d.]+) ms$", line):
+        if m := re.search(r"BENCH (\S+) ([\d.]+) ms$", line):
             out.setdefault(m[1], []).append(float(m[2]))
-        elif re.match(r"(FAIL|SKIP) ", line) or re.search(r"panic|BUG:|Oops", line):
+        elif re.search(r"\b(FAIL|SKIP) ", line) or re.search(r"panic|BUG:|Oops", line):
             print(f"  {where}: {line}", file=sys.stderr, flush=True)
         elif line == "report bench: done":
             done = True
