@@ -91,19 +91,32 @@ def table(best, names, engines):
     return summary
 
 
-def main(cleave, engines, only, rounds, limit, as_json):
+def measure_all(cleave, engines, only, rounds, limit):
+    """times[engine][name]: a list of milliseconds, one a round."""
     folder = vmm.guests("cloud", "bench")
-    engines = ["native"] + [e for e in engines if e != "native"]
     times = {e: {} for e in engines}
     for i in range(rounds):
         for e in engines:
             print(f"  round {i + 1} of {rounds}: {e}", file=sys.stderr, flush=True)
             measure(e, cleave, folder, only, limit, times[e])
+    return times
+
+
+def show(times):
     # The least of the rounds: what others on the host took away is not the engine's.
-    best = {e: {name: min(t) for name, t in times[e].items()} for e in engines}
-    names = list(dict.fromkeys(name for e in engines for name in best[e]))
-    if as_json:
-        json.dump({"milliseconds": times}, sys.stdout, indent=1)
-        print()
+    best = {e: {name: min(t) for name, t in of.items()} for e, of in times.items()}
+    names = list(dict.fromkeys(name for of in best.values() for name in of))
+    return table(best, names, list(times))
+
+
+def main(cleave, engines, only, rounds, limit, json_file, show_file):
+    if show_file:
+        with open(show_file, encoding="utf-8") as f:
+            show(json.load(f)["milliseconds"])
         return
-    table(best, names, engines)
+    engines = ["native"] + [e for e in engines if e != "native"]
+    times = measure_all(cleave, engines, only, rounds, limit)
+    summary = show(times)
+    if json_file:
+        with open(json_file, "w", encoding="utf-8") as f:
+            json.dump({"milliseconds": times, "geometric_means": summary}, f, indent=1)
