@@ -78,13 +78,13 @@ struct dbt_ctx {
 enum { SPACE_KERNEL, SPACE_KERNEL_AC, SPACE_USER };
 #define N_CPU_SPACES (SPACE_USER + N_USER_SPACES)
 
-#define MAX_FILLS 16384
-#define MAX_JUMPS 8192
+#define MAX_FILLS (1u << 18) /* the tables are wiped whole when they held more */
+#define MAX_LOCAL 8192u
+#define MAX_JUMPS 16384u
 
 struct fill {
 	uint32_t index; /* into the tables */
 	uint32_t page;	/* RAM page that it leads to */
-	bool global, write;
 };
 
 #define CODE_PAGE_WORDS 512u
@@ -93,9 +93,12 @@ struct space {
 	uint8_t *gs;   /* NULL: not mapped yet */
 	uint64_t asid; /* user spaces: whose it is; 0: nobody's */
 	uint64_t used; /* when it was last taken */
-	struct fill *fill; /* owned; what the tables hold; full: see fills_lost */
+	struct fill *fill; /* owned; what the tables hold, and more */
 	unsigned n_fills;
-	uint16_t *jump; /* owned; slots that are taken */
+	bool lost;	   /* the tables hold what fill does not say */
+	uint32_t *local;   /* owned; the kernel's spaces: entries that are not global */
+	unsigned n_local;
+	uint16_t *jump; /* owned; slots that are taken, and more */
 	unsigned n_jumps;
 	uint64_t code_pages[CODE_PAGE_WORDS]; /* hashed set of pages the jump cache leads to */
 	bool local_code;	 /* a jump leads to a page that is not global */
@@ -116,15 +119,18 @@ struct tb {
 	struct tb *hash_next;
 	struct tb *page_next; /* of the same guest page */
 	const uint8_t *host;  /* guest code */
-	uint32_t entry_jump;  /* offsets in the code: R14 = RIP; */
-	uint32_t entry;	      /* the page is the one that runs already; */
-	uint32_t entry_fpu;   /* and vector registers are in place */
-	uint32_t void_exit;   /* where the entries lead once it is void */
+	/* Offsets in the code. Flags are in ctx.cc, or in the host's where said. */
+	uint32_t entry_jump;  /* RIP in R14 */
+	uint32_t entry_saved; /* the page is the one that runs already */
+	uint32_t entry_host;  /* likewise, flags in the host's */
+	uint32_t top;	      /* all ways in lead here */
+	uint32_t void_exit;   /* where top leads once it is void */
 	uint32_t end;
 	uint16_t off, len; /* bytes of guest code, in its page */
 	uint16_t n_insns;
 	uint8_t mode;
 	bool vec;   /* has vector registers in place */
+	bool top_host; /* flags are in the host's at top */
 	bool valid; /* not void */
 };
 
@@ -148,6 +154,7 @@ struct tb_exit {
 	uint8_t kind;
 	int8_t undo;	 /* EXIT_LOOKUP: what the branch has added to rSP */
 	uint8_t len, opsize; /* EXIT_SYSCALL to EXIT_IRET: of the instruction */
+	bool host; /* EXIT_LINK: flags are in the host's there */
 	uint16_t n_done; /* instructions of the block before off */
 };
 
@@ -155,16 +162,18 @@ struct tb_exit {
 struct insn_mark {
 	uint32_t code;
 	uint16_t off;
-	uint16_t n_done;
+	uint8_t n_done;
+	bool saved; /* flags are in ctx.cc when it accesses memory */
 };
 
 #define CODE_BYTES (32 * MiB)
+#define COLD_CODE  (20 * MiB) /* from here on: what is rarely run */
 #define MAX_TBS	   (1u << 18)
 #define MAX_EXITS  (1u << 20)
 #define MAX_MARKS  (1u << 21)
 #define TB_HASH_BITS 16
 #define TB_MAX_INSNS 48
-/* The most that one translation takes of the code. */
+/* The most that one translation takes of either part of the code. */
 #define TB_MAX_CODE (TB_MAX_INSNS * 400 + 4096)
 
 struct stubs {
@@ -175,6 +184,7 @@ struct stubs {
 	uint32_t leave;		/* exit_noflags with ctx.exit set */
 	uint32_t fill[2];	/* read, write: RCX = gva -> R14 = addend */
 	uint32_t string;	/* RCX = what dbt_string() takes */
+	uint32_t cross[7];	/* RCX = gva of 2^n bytes: comes back if they lie in one page */
 	uint32_t fpu_load;
 	uint32_t load_xmm, load_ymm, load_zmm, save_any;
 	uint32_t end;
@@ -184,7 +194,7 @@ struct stubs {
 struct code_cache {
 	pthread_mutex_t lock; /* guards all but what is constant */
 	struct codemem code;
-	uint32_t used;
+	uint32_t used, cold_used;
 	struct stubs stubs; /* constant */
 	struct tb *tb;	    /* MAX_TBS; owned */
 	struct tb_exit *exit; /* MAX_EXITS; owned */

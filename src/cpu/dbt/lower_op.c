@@ -310,6 +310,7 @@ bool lower_copy(struct tr *t, const struct insn *i)
 	for (unsigned n = 0; n < u.n; n++)
 		e_load(e, u.host[n], h_gs(CTX_GPR(u.guest[n])));
 	rename_fields(i, &u, &f);
+	tr_flags_for(t, i);
 	if (is_absolute_move(i))
 		absolute_move(t, i, &f);
 	else
@@ -357,6 +358,7 @@ bool lower_cmpxchg16b(struct tr *t, const struct insn *i)
 	tr_access(t, reg, wide ? 16 : 8, true, wide);
 	e_lea(e, S_ADD, h_sum(reg, S_ADD));
 	e_mov(e, H_RCX, H_GUEST_RCX);
+	tr_flags_for(t, i);
 	if (i->prefix & PFX_LOCK)
 		e8(e, 0xf0);
 	e_op_mem(e, wide, 1, 0xc7, 1, h_at(S_ADD, 0));

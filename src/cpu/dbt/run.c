@@ -157,7 +157,7 @@ static const void *on_trap(void *arg, const void *pc)
 		return NULL;
 	d->stats.signals++;
 	d->ctx->exit = EXIT_TRAP;
-	return code_at(k, k->stubs.exit_trap);
+	return code_at(k, d->trap->saved ? k->stubs.leave : k->stubs.exit_trap);
 }
 
 /* Word by word: what was stored as words is slow to load as vectors right after. */
@@ -228,7 +228,7 @@ static void link_exit(struct dbt *d, const struct tb_exit *x, const struct tb *t
 	if (d->epoch == k->epoch && to->valid &&
 	    (((uintptr_t)to->host ^ (uintptr_t)from->host) & ~(PAGE_SIZE - 1)) == 0 &&
 	    to->mode == from->mode) {
-		uint32_t rel = (from->vec ? to->entry_fpu : to->entry) - (x->patch_at + 4);
+		uint32_t rel = (x->host ? to->entry_host : to->entry_saved) - (x->patch_at + 4);
 
 		__atomic_store_n((uint32_t *)(k->code.rw + x->patch_at), rel, __ATOMIC_RELEASE);
 		d->stats.links++;
@@ -245,9 +245,7 @@ static void redirect(struct dbt *d, const struct tb_exit *x, const struct tb *to
 	pthread_mutex_lock(&k->lock);
 	if (d->epoch == k->epoch && to->valid && !old->valid && to->host == old->host &&
 	    to->mode == old->mode) {
-		cache_redirect(k, old->entry, to->entry);
-		if (old->vec)
-			cache_redirect(k, old->entry_fpu, to->entry_fpu);
+		cache_redirect(k, old->top, old->top_host ? to->entry_host : to->entry_saved);
 	}
 	pthread_mutex_unlock(&k->lock);
 }
@@ -323,7 +321,7 @@ static const void *after_exit(struct dbt *d, enum next *next)
 		count(d, 1);
 	}
 	*next = NEXT_LOOK;
-	if (x.kind == EXIT_POLL || d->mode & TBM_COUNT ||
+	if (x.kind == EXIT_POLL || (x.kind != EXIT_VOID && d->mode & TBM_COUNT) ||
 	    atomic_load_explicit(&ctx->poll, memory_order_relaxed) ||
 	    atomic_load_explicit(&d->cache->flushing, memory_order_relaxed))
 		return NULL;
@@ -335,7 +333,7 @@ static const void *after_exit(struct dbt *d, enum next *next)
 		link_exit(d, &x, t);
 	else if (x.kind == EXIT_VOID)
 		redirect(d, &x, t);
-	return add_jump(d, t);
+	return d->mode & TBM_COUNT ? NULL : add_jump(d, t);
 }
 
 /* Run translated code from c->rip on; false if there is none. */

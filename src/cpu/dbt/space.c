@@ -51,10 +51,12 @@ static int space_map(struct dbt *d, struct space *s)
 	s->gs = base + TABLE_BYTES;
 	ctx = mmap(s->gs, CTX_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, d->ctx_fd, 0);
 	s->fill = malloc(MAX_FILLS * sizeof(*s->fill));
+	s->local = malloc(MAX_LOCAL * sizeof(*s->local));
 	s->jump = malloc(MAX_JUMPS * sizeof(*s->jump));
-	if (ctx == MAP_FAILED || !s->fill || !s->jump) {
+	if (ctx == MAP_FAILED || !s->fill || !s->local || !s->jump) {
 		munmap(base, SPACE_BYTES);
 		free(s->fill);
+		free(s->local);
 		free(s->jump);
 		*s = (struct space){ 0 };
 		return -ENOMEM;
@@ -86,6 +88,7 @@ void spaces_fini(struct dbt *d)
 			continue;
 		munmap(s->gs - TABLE_BYTES, SPACE_BYTES);
 		free(s->fill);
+		free(s->local);
 		free(s->jump);
 	}
 	if (d->ctx)
@@ -108,11 +111,8 @@ static void drop_jumps(struct space *s)
 {
 	if (!s->gs || !s->n_jumps)
 		return;
-	if (s->n_jumps >= MAX_JUMPS)
-		madvise(s->gs + JUMP_KEYS, JUMP_SLOTS * 16, MADV_DONTNEED);
-	else
-		for (unsigned i = 0; i < s->n_jumps; i++)
-			*jump_key(s, s->jump[i]) = 0;
+	for (unsigned i = 0; i < s->n_jumps; i++)
+		*jump_key(s, s->jump[i]) = 0;
 	s->n_jumps = 0;
 	s->local_code = false;
 	memset(s->code_pages, 0, sizeof(s->code_pages));
@@ -139,8 +139,9 @@ void space_add_jump(struct dbt *d, uint64_t rip, const void *code, bool global)
 	struct space *s = d->now;
 	uint64_t bit, *word = code_page_word(s, rip, &bit);
 
-	if (s->n_jumps < MAX_JUMPS)
-		s->jump[s->n_jumps++] = (uint16_t)rip;
+	if (s->n_jumps == MAX_JUMPS)
+		drop_jumps(s);
+	s->jump[s->n_jumps++] = (uint16_t)rip;
 	*word |= bit;
 	s->local_code |= !global;
 	*jump_code(s, (uint16_t)rip) = (uint64_t)(uintptr_t)code;
@@ -149,47 +150,71 @@ void space_add_jump(struct dbt *d, uint64_t rip, const void *code, bool global)
 
 /* -- Tables ----------------------------------------------------------------------------------- */
 
+static void clear_entry(const struct space *s, uint32_t index)
+{
+	*entry_read(s, index) = 0;
+	if (*entry_write(s, index))
+		*entry_write(s, index) = 0;
+}
+
 static void wipe(struct space *s)
 {
 	if (!s->gs)
 		return;
-	if (s->n_fills >= MAX_FILLS) {
+	if (s->lost) {
 		madvise(s->gs - TABLE_BYTES, TABLE_BYTES, MADV_DONTNEED);
 		madvise(s->gs + TABLE_READ, TABLE_BYTES, MADV_DONTNEED);
 	} else {
-		for (unsigned i = 0; i < s->n_fills; i++) {
-			*entry_read(s, s->fill[i].index) = 0;
-			if (s->fill[i].write)
-				*entry_write(s, s->fill[i].index) = 0;
-		}
+		for (unsigned i = 0; i < s->n_fills; i++)
+			clear_entry(s, s->fill[i].index);
 	}
-	s->n_fills = 0;
+	s->n_fills = s->n_local = 0;
+	s->lost = false;
 	drop_jumps(s);
 }
 
 /* Forget what is not global. */
 static void wipe_local(struct space *s)
 {
-	unsigned kept = 0;
-
 	if (!s->gs)
 		return;
-	if (s->n_fills >= MAX_FILLS) {
-		wipe(s);
-		return;
-	}
-	for (unsigned i = 0; i < s->n_fills; i++) {
-		if (s->fill[i].global) {
-			s->fill[kept++] = s->fill[i];
-			continue;
-		}
-		*entry_read(s, s->fill[i].index) = 0;
-		if (s->fill[i].write)
-			*entry_write(s, s->fill[i].index) = 0;
-	}
-	s->n_fills = kept;
+	for (unsigned i = 0; i < s->n_local; i++)
+		clear_entry(s, s->local[i]);
+	s->n_local = 0;
 	if (s->local_code)
 		drop_jumps(s);
+}
+
+static int by_index(const void *a, const void *b)
+{
+	const struct fill *x = a, *y = b;
+
+	return x->index < y->index ? -1 : x->index > y->index;
+}
+
+/* Keep of the list what the tables still hold, each once. */
+static void compact(struct space *s)
+{
+	unsigned kept = 0;
+
+	qsort(s->fill, s->n_fills, sizeof(*s->fill), by_index);
+	for (unsigned i = 0; i < s->n_fills; i++) {
+		struct fill f = s->fill[i];
+
+		if (*entry_read(s, f.index) && (!kept || s->fill[kept - 1].index != f.index))
+			s->fill[kept++] = f;
+	}
+	s->n_fills = kept;
+}
+
+static void note_fill(struct space *s, uint32_t index, uint32_t page)
+{
+	if (s->n_fills == MAX_FILLS && !s->lost)
+		compact(s);
+	if (s->n_fills > MAX_FILLS / 4 * 3 && s->n_fills == MAX_FILLS)
+		s->lost = true;
+	if (s->n_fills < MAX_FILLS)
+		s->fill[s->n_fills++] = (struct fill){ .index = index, .page = page };
 }
 
 void space_fill(struct dbt *d, gva_t gva, uint8_t *page, unsigned perm)
@@ -198,15 +223,15 @@ void space_fill(struct dbt *d, gva_t gva, uint8_t *page, unsigned perm)
 	uint32_t index = (uint32_t)(gva >> PAGE_SHIFT);
 	uint64_t addend = (uint64_t)(uintptr_t)page - (gva & ~(PAGE_SIZE - 1));
 
-	if (s->n_fills < MAX_FILLS)
-		s->fill[s->n_fills++] = (struct fill){
-			.index = index,
-			.page = (uint32_t)((uint64_t)(page - d->c->pm->ram) >> PAGE_SHIFT),
-			.global = perm & PERM_G,
-			.write = perm & PERM_W,
-		};
-	/* The same place in another 16 TiB may have been here. */
-	*entry_read(s, index) = perm & PERM_R ? addend : 0;
+	if (s < &d->space[SPACE_USER] && !(perm & PERM_G)) {
+		if (s->n_local == MAX_LOCAL)
+			wipe_local(s);
+		s->local[s->n_local++] = index;
+	}
+	/* What differs stands for another page: the same place in other 16 TiB. */
+	if (*entry_read(s, index) != addend)
+		note_fill(s, index, (uint32_t)((uint64_t)(page - d->c->pm->ram) >> PAGE_SHIFT));
+	*entry_read(s, index) = addend;
 	if (perm & PERM_W)
 		*entry_write(s, index) = addend;
 	else if (*entry_write(s, index))
@@ -346,10 +371,10 @@ static void on_drop_writes(struct vcpu *c, const uint8_t *page)
 	for (unsigned i = 0; i < N_CPU_SPACES; i++) {
 		struct space *s = &d->space[i];
 
-		if (s->n_fills >= MAX_FILLS)
+		if (s->lost)
 			madvise(s->gs - TABLE_BYTES, TABLE_BYTES, MADV_DONTNEED);
-		for (unsigned f = 0; f < s->n_fills && s->n_fills < MAX_FILLS; f++)
-			if (s->fill[f].page == n && s->fill[f].write)
+		for (unsigned f = 0; f < s->n_fills && !s->lost; f++)
+			if (s->fill[f].page == n && *entry_write(s, s->fill[f].index))
 				*entry_write(s, s->fill[f].index) = 0;
 	}
 }
