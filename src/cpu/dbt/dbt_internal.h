@@ -118,6 +118,7 @@ struct space {
 #define TBM_COUNT 16u /* count instructions, go nowhere but back */
 #define TBM_SMAP  32u /* STAC and CLAC switch spaces */
 #define TBM_TSD	  64u /* RDTSC is not allowed */
+#define TBM_EXACT 128u /* all flags are exact at every instruction */
 #define TBM_X87	  128u /* x87 and MMX allowed */
 
 struct tb {

@@ -34,7 +34,7 @@ static uint8_t mode_of(struct dbt *d)
 	unsigned m = c->cpl == 3 ? TBM_USER : 0;
 
 	if (c->insn_limit)
-		m |= TBM_COUNT;
+		m |= c->lazy_flags ? TBM_COUNT : TBM_COUNT | TBM_EXACT;
 	if (c->cr4 & CR4_SMAP && c->cpl == 0 && space_has_ac(d))
 		m |= TBM_SMAP;
 	if (c->cr4 & CR4_TSD && c->cpl)
