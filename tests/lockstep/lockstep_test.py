@@ -2,8 +2,8 @@
 """Runs lockstep over the beginning of a stock kernel's boot.
 
 usage: lockstep_test.py LOCKSTEP GUESTS same|lazy|flip ENGINE LIMIT
-same: both must be equal for LIMIT instructions; lazy: with lockstep --lazy; flip: a flag that is changed on purpose must be
-found. Exit status: 0 passed, 1 failed, 77 skipped.
+same: both must be equal for LIMIT instructions; lazy: with lockstep --lazy; flip: a flag that is
+changed on purpose must be found. Exit status: 0 passed, 1 failed, 77 skipped.
 """
 import pathlib
 import subprocess
