@@ -455,7 +455,7 @@ struct tr *translate_new(void)
 	return calloc(1, sizeof(struct tr));
 }
 
-struct tb *translate(struct dbt *d, const uint8_t *host, uint8_t mode)
+struct tb *translate(struct dbt *d, const uint8_t *host, uint16_t mode)
 {
 	struct code_cache *k = d->cache;
 	struct tb *b = &k->tb[k->n_tbs];
