@@ -126,14 +126,14 @@ void cache_leave(struct dbt *d)
 
 /* -- Finding ---------------------------------------------------------------------------------- */
 
-static struct tb **bucket(struct code_cache *k, const uint8_t *host, uint8_t mode)
+static struct tb **bucket(struct code_cache *k, const uint8_t *host, uint16_t mode)
 {
 	uint64_t h = ((uintptr_t)host ^ (uint64_t)mode << 48) * 0x9e3779b97f4a7c15ull;
 
 	return &k->hash[h >> (64 - TB_HASH_BITS)];
 }
 
-struct tb *cache_find(struct code_cache *k, const uint8_t *host, uint8_t mode)
+struct tb *cache_find(struct code_cache *k, const uint8_t *host, uint16_t mode)
 {
 	struct tb *t = *bucket(k, host, mode);
 

@@ -28,20 +28,20 @@ static bool can_translate(const struct vcpu *c)
 	return c->code64 && c->tlb_mode != TLB_SLOW && !interp_must_step(c);
 }
 
-static uint8_t mode_of(struct dbt *d)
+static uint16_t mode_of(struct dbt *d)
 {
 	const struct vcpu *c = d->c;
 	uint64_t xcr0 = c->fpu.xcr0;
 	unsigned m = c->cpl == 3 ? TBM_USER : 0;
 
 	if (c->insn_limit)
-		m |= TBM_COUNT;
+		m |= c->lazy_flags ? TBM_COUNT : TBM_COUNT | TBM_EXACT;
 	if (c->cr4 & CR4_SMAP && c->cpl == 0 && space_has_ac(d))
 		m |= TBM_SMAP;
 	if (c->cr4 & CR4_TSD && c->cpl)
 		m |= TBM_TSD;
 	if (c->cr0 & (CR0_TS | CR0_EM))
-		return (uint8_t)m;
+		return (uint16_t)m;
 	/* An exception would leave the host's pointers and opcode; FLDCW is the interpreter's. */
 	if ((load16(c->fpu.fx) & FCW_MASKS) == FCW_MASKS)
 		m |= TBM_X87;
@@ -52,7 +52,7 @@ static uint8_t mode_of(struct dbt *d)
 		if ((xcr0 & XCR0_AVX512) == XCR0_AVX512)
 			m |= TBM_EVEX;
 	}
-	return (uint8_t)m;
+	return (uint16_t)m;
 }
 
 /* Has the page other vCPUs that store to it unseen? Waits for them to stop. */
@@ -145,7 +145,7 @@ static struct tb *find_tb(struct dbt *d)
 /* Get the space and the jump caches right for c's state. */
 static bool prepare(struct dbt *d)
 {
-	uint8_t mode = mode_of(d);
+	uint16_t mode = mode_of(d);
 
 	if (space_select(d) < 0)
 		return false;

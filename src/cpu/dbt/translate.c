@@ -144,7 +144,7 @@ static unsigned look_ahead(struct tr *t, unsigned at)
 		t->t->x87 |= is_x87(i);
 		t->n_insns++;
 		at += i->len;
-		if (leads_away(i) || (i->op == OP_JCC && t->t->mode & TBM_COUNT))
+		if (leads_away(i) || (i->op == OP_JCC && t->t->mode & TBM_EXACT))
 			break;
 	}
 	t->off[t->n_insns] = (uint16_t)at;
@@ -232,10 +232,10 @@ static void find_flags(struct tr *t)
 	for (unsigned n = t->n_insns; n-- > 0;) {
 		const struct insn *i = &t->insn[n];
 
-		if (leads_away(i) || i->op == OP_JCC || t->t->mode & TBM_COUNT)
+		if (leads_away(i) || i->op == OP_JCC)
 			want = RFLAGS_ARITH;
 		want = (want & ~flags_killed(i)) | insn_table[i->id].fl_read;
-		if (t->t->mode & TBM_COUNT)
+		if (t->t->mode & TBM_EXACT)
 			want = RFLAGS_ARITH;
 		t->need[n] = (uint16_t)want;
 	}
@@ -499,7 +499,7 @@ struct tr *translate_new(void)
 	return calloc(1, sizeof(struct tr));
 }
 
-struct tb *translate(struct dbt *d, const uint8_t *host, const uint8_t *host2, uint8_t mode)
+struct tb *translate(struct dbt *d, const uint8_t *host, const uint8_t *host2, uint16_t mode)
 {
 	struct code_cache *k = d->cache;
 	struct tb *b = &k->tb[k->n_tbs];
