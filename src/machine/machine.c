@@ -21,12 +21,17 @@
 
 #define IO_PORTS 0x10000
 
+static bool is_auto(const char *name)
+{
+	return strcmp(name, "auto") == 0;
+}
+
 static const struct engine *find_engine(const char *name, struct err *err)
 {
-	if (strcmp(name, "auto") == 0 || strcmp(name, engine_interp.name) == 0)
-		return &engine_interp;
-	if (strcmp(name, engine_dbt.name) == 0)
+	if (is_auto(name) || strcmp(name, engine_dbt.name) == 0)
 		return &engine_dbt;
+	if (strcmp(name, engine_interp.name) == 0)
+		return &engine_interp;
 	err_say(err, EINVAL, "--engine: there is no engine '%s'; take auto, dbt or interp", name);
 	return NULL;
 }
@@ -102,6 +107,12 @@ static int init_engines(struct machine *m, struct err *err)
 		struct vcpu *c = m->set.v[i];
 		int ret = c->engine->init(c, err);
 
+		/* What this host lacks for the translator, the interpreter does without. */
+		if (ret == -ENOTSUP && is_auto(m->cfg.engine)) {
+			log_say(LOG_INFO, "%s", err->msg);
+			c->engine = &engine_interp;
+			ret = c->engine->init(c, err);
+		}
 		if (ret < 0)
 			return ret;
 		m->n_engines++;

@@ -56,6 +56,10 @@ struct dbt_ctx {
 	uint32_t exit;	  /* number of the exit that was taken */
 	_Atomic uint32_t poll; /* look at vcpu.kick */
 	uint32_t fpu_out; /* 1: vector registers are not in the host's */
+	uint32_t x87_out; /* 1: x87 and MMX registers are not */
+	uint32_t x87_saved; /* 1: they have come back, with the host's pointers in them */
+	uint64_t x87_base;  /* ctx.base of the last translation that used them */
+	uint64_t keep[2];   /* registers that loading them needs */
 	struct vcpu_fpu *fpu;
 };
 
@@ -114,6 +118,7 @@ struct space {
 #define TBM_COUNT 16u /* count instructions, go nowhere but back */
 #define TBM_SMAP  32u /* STAC and CLAC switch spaces */
 #define TBM_TSD	  64u /* RDTSC is not allowed */
+#define TBM_X87	  128u /* x87 and MMX allowed */
 
 struct tb {
 	struct tb *hash_next;
@@ -131,6 +136,7 @@ struct tb {
 	uint8_t mode;
 	bool vec;   /* has vector registers in place */
 	bool top_host; /* flags are in the host's at top */
+	bool x87;   /* has x87 and MMX registers in place */
 	bool valid; /* not void */
 };
 
@@ -185,7 +191,7 @@ struct stubs {
 	uint32_t fill[2];	/* read, write: RCX = gva -> R14 = addend */
 	uint32_t string;	/* RCX = what dbt_string() takes */
 	uint32_t cross[7];	/* RCX = gva of 2^n bytes: comes back if they lie in one page */
-	uint32_t fpu_load;
+	uint32_t fpu_load, x87_load;
 	uint32_t load_xmm, load_ymm, load_zmm, save_any;
 	uint32_t end;
 };
@@ -224,6 +230,7 @@ struct dbt {
 	uint64_t epoch;	   /* of the cache that the jump caches are of */
 	_Atomic bool inside; /* may be in translated code */
 	uint8_t mode;	     /* of the last look up */
+	uint64_t fdp; /* the x87 data pointer that was loaded */
 	const struct insn_mark *trap; /* where a signal came */
 	struct {
 		uint64_t enters, lookups, misses, fills, fill_fails, interps, links, signals,

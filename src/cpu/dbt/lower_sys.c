@@ -137,8 +137,7 @@ bool lower_string(struct tr *t, const struct insn *i)
 	E_BYTES(e, 0xeb, 4);
 	e32(e, tr_exit(t, EXIT_INTERP, t->off[t->at]));
 	e_call_to(e, t->k->stubs.string);
-	if (t->t->vec)
-		e_call_to(e, t->k->stubs.fpu_load);
+	tr_reload_fpu(t);
 	return true;
 }
 

@@ -29,9 +29,14 @@ static unsigned vector_mode(const struct insn *i)
 	return attr & INSN_USES_SSE ? TBM_SSE : 0;
 }
 
+bool is_x87(const struct insn *i)
+{
+	return i->op == OP_X87 || i->op == OP_MMX || i->op == OP_FWAIT;
+}
+
 static bool is_vector(const struct insn *i)
 {
-	return i->op == OP_VEC || i->op == OP_VZERO || i->op == OP_LDMXCSR || i->op == OP_STMXCSR;
+	return (i->op == OP_MMX && insn_table[i->id].attr & INSN_USES_SSE) || i->op == OP_VEC || i->op == OP_VZERO || i->op == OP_LDMXCSR || i->op == OP_STMXCSR;
 }
 
 typedef bool (*lower_fn)(struct tr *t, const struct insn *i);
@@ -59,7 +64,7 @@ static lower_fn lowering(const struct insn *i)
 	case OP_PDEP: case OP_PEXT: case OP_MULX: case OP_RORX: case OP_SARX: case OP_SHLX:
 	case OP_SHRX: case OP_ADCX: case OP_ADOX: case OP_CMPXCHG: case OP_XADD: case OP_CLC:
 	case OP_STC: case OP_CMC: case OP_PAUSE: case OP_FENCE: case OP_VEC: case OP_VZERO:
-	case OP_LDMXCSR: case OP_STMXCSR:
+	case OP_LDMXCSR: case OP_STMXCSR: case OP_X87: case OP_MMX: case OP_FWAIT:
 		return lower_copy;
 	case OP_NOP: case OP_PREFETCH: case OP_SERIALIZE: return lower_nop;
 	case OP_CLI: return lower_cli;
@@ -89,7 +94,7 @@ static lower_fn lowering(const struct insn *i)
 static bool is_ours(const struct tr *t, const struct insn *i)
 {
 	enum cpu_feature f = insn_table[i->id].feature;
-	unsigned need = vector_mode(i);
+	unsigned need = vector_mode(i) | (is_x87(i) ? TBM_X87 : 0);
 
 	if (!lowering(i) || (need & t->t->mode) != need)
 		return false;
@@ -97,9 +102,11 @@ static bool is_ours(const struct tr *t, const struct insn *i)
 		return false;
 	if (insn_table[i->id].attr & INSN_NEEDS_VL && i->vl < 64 && !t->k->has[FEAT_AVX512VL])
 		return false;
+	/* FLDCW may unmask exceptions. */
+	if (i->op == OP_X87 && i->opcode == 0xd9 && i->has_mem && (i->modrm >> 3 & 7) == 5)
+		return false;
 	for (unsigned n = 0; n < i->n_opds; n++)
-		if (i->opd[n].kind == OPD_SREG || i->opd[n].kind == OPD_VSIB ||
-		    i->opd[n].kind == OPD_MMX)
+		if (i->opd[n].kind == OPD_SREG || i->opd[n].kind == OPD_VSIB)
 			return false;
 	return true;
 }
@@ -119,7 +126,7 @@ static unsigned look_ahead(struct tr *t, unsigned at)
 
 	t->n_insns = 0;
 	t->stop.op = OP_INVALID;
-	t->t->vec = false;
+	t->t->vec = t->t->x87 = false;
 	while (t->n_insns < TB_MAX_INSNS && at < PAGE_SIZE) {
 		struct insn *i = &t->insn[t->n_insns];
 		enum decode_result r = decode(t->page + at, PAGE_SIZE - at, 8, i);
@@ -132,6 +139,7 @@ static unsigned look_ahead(struct tr *t, unsigned at)
 			return at + i->len - begin;
 		}
 		t->t->vec |= is_vector(i);
+		t->t->x87 |= is_x87(i);
 		t->n_insns++;
 		at += i->len;
 		if (leads_away(i) || (i->op == OP_JCC && t->t->mode & TBM_COUNT))
@@ -213,6 +221,14 @@ void tr_cold(struct tr *t, struct cold c)
 	t->cold[t->n_cold++] = c;
 }
 
+void tr_reload_fpu(struct tr *t)
+{
+	if (t->t->vec)
+		e_call_to(&t->e, t->k->stubs.fpu_load);
+	if (t->t->x87)
+		e_call_to(&t->e, t->k->stubs.x87_load);
+}
+
 /* A call of one of the routines that take an exit's number from before the call. */
 static void call_numbered(struct tr *t, const struct cold *c, uint32_t routine)
 {
@@ -239,8 +255,7 @@ static void emit_cold(struct tr *t, const struct cold *c)
 	switch (c->kind) {
 	case COLD_FILL:
 		call_numbered(t, c, t->k->stubs.fill[c->write]);
-		if (t->t->vec)
-			e_call_to(e, t->k->stubs.fpu_load);
+		tr_reload_fpu(t);
 		e_jmp_to(e, c->back);
 		break;
 	case COLD_CROSS:
@@ -249,6 +264,10 @@ static void emit_cold(struct tr *t, const struct cold *c)
 		break;
 	case COLD_FPU:
 		e_call_to(e, t->k->stubs.fpu_load);
+		e_jmp_to(e, c->back);
+		break;
+	case COLD_X87:
+		e_call_to(e, t->k->stubs.x87_load);
 		e_jmp_to(e, c->back);
 		break;
 	case COLD_MISS:
@@ -360,9 +379,10 @@ static void begin(struct tr *t)
 		b->entry_saved = b->top;
 	/* Where flags are wanted in ctx.cc, an entry for the other case stands in the cold part. */
 	b->entry_host = t->saved ? 0 : b->top;
-	if (b->vec) {
+	if (b->vec)
 		check_word(t, CTX(fpu_out), (struct cold){ .kind = COLD_FPU });
-	}
+	if (b->x87)
+		check_word(t, CTX(x87_out), (struct cold){ .kind = COLD_X87 });
 	check_word(t, CTX(poll),
 		   (struct cold){ .kind = COLD_EXIT,
 				  .exit = tr_exit(t, EXIT_POLL, b->off),
@@ -447,6 +467,7 @@ struct tb *translate(struct dbt *d, const uint8_t *host, uint8_t mode)
 	t->t = b;
 	t->page = host - off;
 	t->n_cold = t->at = 0;
+	t->x87_noted = false;
 	*b = (struct tb){ .host = host, .mode = mode, .valid = true, .off = (uint16_t)off };
 	t->e = (struct emit){ .start = k->code.rw, .p = k->code.rw + k->used };
 	do

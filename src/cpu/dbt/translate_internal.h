@@ -15,6 +15,7 @@ enum cold_kind {
 	COLD_CROSS, /* unaligned: back unless it crosses a page */
 	COLD_EXIT,  /* leave by exit */
 	COLD_FPU,   /* load the vector registers, then back */
+	COLD_X87,   /* load the x87 registers, then back */
 	COLD_HOST,  /* entry with flags in the host's: save them, then to the top */
 	COLD_MISS,  /* an indirect jump's target is not at hand */
 	COLD_FAR,   /* a conditional branch to another page */
@@ -44,6 +45,7 @@ struct tr {
 	uint16_t off[TB_MAX_INSNS + 1]; /* of each instruction in the page, and of what follows */
 	uint16_t need[TB_MAX_INSNS + 1]; /* flags wanted before each, and at the end */
 	unsigned at;			/* the instruction at work */
+	bool x87_noted; /* ctx.x87_base is set */
 	bool saved; /* flags are in ctx.cc, not in the host's */
 	struct cold cold[MAX_COLD];
 	unsigned n_cold;
@@ -110,6 +112,10 @@ bool lower_bit_memory(struct tr *t, const struct insn *i);
 
 /* -- translate.c ------------------------------------------------------------------------------ */
 
+/* An instruction on x87 or MMX registers? */
+bool is_x87(const struct insn *i);
+/* Behind a call of C: put vector and x87 registers in place again. */
+void tr_reload_fpu(struct tr *t);
 /* A new exit at the instruction at work. */
 uint32_t tr_exit(struct tr *t, enum exit_kind kind, uint16_t off);
 /* Emit the call that takes it. */
