@@ -29,6 +29,8 @@ def results(run, limit, out, where):
         elif re.search(r"\b(FAIL|SKIP) ", line) or re.search(r"panic|BUG:|Oops", line):
             print(f"  {where}: {line}", file=sys.stderr, flush=True)
         elif line == "report bench: done":
+            rss = vmm.extra_rss_kib(run.process.pid, MEMORY_MIB) if where != "native" else 0
+            out.setdefault("rss", []).append(rss / 1024)
             return True
     return False
 
@@ -101,7 +103,7 @@ def table(best, names, engines):
 
 
 def measure_all(cleave, engines, only, rounds, limit):
-    """times[engine][name]: a list of milliseconds, one a round."""
+    """times[engine][name]: a list of milliseconds, one a round; of MiB for the name "rss"."""
     folder = vmm.guests("cloud", "bench")
     times = {e: {} for e in engines}
     for i in range(rounds):
@@ -115,7 +117,11 @@ def show(times):
     # The least of the rounds: what other loads on the host cost is not the engine's.
     best = {e: {name: min(t) for name, t in of.items()} for e, of in times.items()}
     names = list(dict.fromkeys(name for of in best.values() for name in of))
-    return table(best, names, list(times))
+    summary = table(best, names, list(times))
+    for e, of in times.items():
+        if e != "native" and "rss" in of:
+            print(f"{e}: {max(of['rss']):.1f} MiB resident beyond RAM at the suite's end")
+    return summary
 
 
 def main(cleave, engines, only, rounds, limit, json_file, show_file):
