@@ -125,6 +125,10 @@ struct tb {
 	struct tb *hash_next;
 	struct tb *page_next; /* of the same guest page */
 	const uint8_t *host;  /* guest code */
+	/* If its one instruction crosses into another page, where that is. Such a translation is
+	 * entered by the jump cache alone, which knows of both pages. */
+	const uint8_t *host2;
+	struct tb *whole; /* set: this only stands for that one, in the list of its second page */
 	/* Offsets in the code. Flags are in ctx.cc, or in the host's where said. */
 	uint32_t entry_jump;  /* RIP in R14 */
 	uint32_t entry_saved; /* the page is the one that runs already */
@@ -279,7 +283,8 @@ void space_follow(struct dbt *d);
 void space_fill(struct dbt *d, gva_t gva, uint8_t *page, unsigned perm);
 /* The code for rip in the space that is selected, or NULL. */
 const void *space_jump(const struct dbt *d, uint64_t rip);
-void space_add_jump(struct dbt *d, uint64_t rip, const void *code, bool global);
+/* last: of the bytes of its first instruction that code has been made of. */
+void space_add_jump(struct dbt *d, uint64_t rip, uint64_t last, const void *code, bool global);
 /* Forget all jumps, in every space. */
 void spaces_drop_jumps(struct dbt *d);
 
@@ -316,8 +321,9 @@ static inline uint32_t tb_number(const struct code_cache *k, const struct tb *t)
 
 /* What translate() works in; NULL without memory. The caller frees it. */
 struct tr *translate_new(void);
-/* Translate the code at host, in RAM, for mode; no vCPU but d's may be in the page's writers. With
+/* Translate the code at host, in RAM, for mode; host2: the page behind it, if the first instruction
+ * crosses into that; no vCPU but d's may be in the page's writers. With
  * the lock, and room in the cache. The caller inserts it. */
-struct tb *translate(struct dbt *d, const uint8_t *host, uint16_t mode);
+struct tb *translate(struct dbt *d, const uint8_t *host, const uint8_t *host2, uint16_t mode);
 
 #endif
