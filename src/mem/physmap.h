@@ -32,6 +32,7 @@ struct err;
  * bytes again at every use for as long as writers has another vCPU's bit, since that one may
  * store unseen; it asks that vCPU to drop its shortcut (vcpu.drop_ring). (3) A store that hits
  * code_lines clears them and counts code_gen up: all code decoded from the page before is void.
+ * (4) Who leaves writers counts code_gen up first, for what was decoded while it stored unseen.
  */
 struct page_state {
 	_Atomic uint64_t code_lines; /* bit n: bytes [64n, 64n+64) were decoded as code */
