@@ -241,15 +241,16 @@ static bool is_power_of_two(unsigned n)
 
 /* Choose scratch registers for what is displaced, with the address in R14 if the count wants RCX.
  */
-static bool assign(struct uses *u)
+static bool assign(const struct insn *i, struct uses *u)
 {
 	uint8_t free[2];
 	unsigned n_free = 0;
 
-	if (u->mem < 0 && !u->count)
-		free[n_free++] = S_ADDR;
 	if (u->mem < 0 || !u->count)
 		free[n_free++] = S_ADD;
+	/* MULX writes its two registers when it is done with the address. */
+	if ((u->mem < 0 && !u->count) || i->op == OP_MULX)
+		free[n_free++] = S_ADDR;
 	if (u->n > n_free)
 		return false;
 	for (unsigned n = 0; n < u->n; n++)
@@ -304,7 +305,7 @@ bool lower_copy(struct tr *t, const struct insn *i)
 	struct fields f;
 	struct uses u;
 
-	if (!look(i, &u) || !assign(&u))
+	if (!look(i, &u) || !assign(i, &u))
 		return false;
 	original_fields(i, &f);
 	if (u.mem >= 0) {
@@ -331,7 +332,7 @@ bool lower_copy(struct tr *t, const struct insn *i)
 	}
 	if (u.count)
 		e_mov(e, H_RCX, H_GUEST_RCX);
-	for (unsigned n = 0; n < u.n; n++)
+	for (unsigned n = 0; n < u.n && !(i->op == OP_MULX && u.mem >= 0); n++)
 		e_load(e, u.host[n], h_gs(CTX_GPR(u.guest[n])));
 	rename_fields(i, &u, &f);
 	if (i->op == OP_X87 && !(attr & INSN_NOWAIT) && !t->x87_noted) {
