@@ -23,14 +23,15 @@ _cleave()
 			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 			return ;;
 		--cpu) words='host max x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4' ;;
-		--engine) words='auto interp' ;;
+		--engine) words='auto dbt interp' ;;
 		--console) words='stdio none pty file=' ;;
 		--log) words='error warn info debug' ;;
 		--trace) words='exc int pio mmio irq timer msr cpuid mmu mode block disas regs boot
 			reset guest all' ;;
-		--append | --memory | --cpus) return ;;
+		--append | --memory | --cpus | --icount-hash) return ;;
 		*) words='--kernel --initrd --append --memory --cpus --cpu --engine --console
-			--debug-exit --no-reboot --stats --log --trace --help' ;;
+			--debug-exit --no-reboot --stats --icount --icount-hash
+			--log --trace --help' ;;
 		esac
 	fi
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")

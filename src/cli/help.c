@@ -37,11 +37,13 @@ static void help_run(void)
 	      "  --cpus N          1 to 64; default 1\n"
 	      "  --cpu MODEL       host, max, or x86-64-v1 to x86-64-v4, then ,+NAME or ,-NAME for\n"
 	      "                    features as /proc/cpuinfo names them; default max\n"
-	      "  --engine NAME     how guest code runs: auto or interp; default auto\n"
+	      "  --engine NAME     how guest code runs: auto, dbt or interp; default auto\n"
 	      "  --console KIND    where the serial line goes: stdio, none, pty or file=PATH\n"
 	      "  --debug-exit      port 0xf4 ends the process: status (value << 1) | 1\n"
 	      "  --no-reboot       a reset ends the machine in place of restarting it\n"
 	      "  --stats           print counters at the end\n"
+	      "  --icount          deterministic: time is the count of instructions; one CPU only\n"
+	      "  --icount-hash N   with it, a hash of the registers every N instructions, to stderr\n"
 	      "  --log LEVEL       error, warn, info or debug; default warn\n"
 	      "  --trace LIST      trace points, separated by commas, to stderr or to file=PATH:\n",
 	      stdout);

@@ -10,6 +10,7 @@
 #include "machine/machine.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -109,6 +110,24 @@ static int set_stats(struct options *o, const char *val, struct err *err)
 	return 0;
 }
 
+static int set_icount(struct options *o, const char *val, struct err *err)
+{
+	o->cfg.icount = true;
+	return 0;
+}
+
+static int set_icount_hash(struct options *o, const char *val, struct err *err)
+{
+	unsigned n;
+
+	if (parse_number(val, 1, UINT_MAX, &n) < 0)
+		return err_say(err, EINVAL,
+			       "'%s' is not a number of instructions, as in --icount-hash 1000000",
+			       val);
+	o->cfg.icount_hash = n;
+	return 0;
+}
+
 static int set_log(struct options *o, const char *val, struct err *err)
 {
 	enum log_level level;
@@ -147,6 +166,8 @@ static const struct {
 	{ "--debug-exit", false, set_debug_exit },
 	{ "--no-reboot", false, set_no_reboot },
 	{ "--stats", false, set_stats },
+	{ "--icount", false, set_icount },
+	{ "--icount-hash", true, set_icount_hash },
 	{ "--log", true, set_log },
 	{ "--trace", true, set_trace },
 	{ "--help", false, set_help },

@@ -11,6 +11,7 @@
 
 #include "base/bits.h"
 #include "cpu/x86/regs.h"
+#include "host/clock.h"
 
 #include <stdatomic.h>
 
@@ -138,6 +139,9 @@ struct vcpu {
 	struct vcpu_fpu fpu;
 	struct vcpu_msrs msr;
 	_Atomic int64_t tsc_offset; /* guest TSC minus the host's; timers read it */
+	/* If not NULL, the TSC follows this clock's nanoseconds, and random numbers the count of
+	 * instructions. Borrowed; only in counting mode. */
+	const struct vclock *tsc_clock;
 
 	uint8_t shadow;	     /* SHADOW_STI, SHADOW_MOV_SS: what the last instruction blocked */
 	uint8_t nmi_blocked; /* until IRET */
@@ -231,10 +235,16 @@ void vcpu_update_mode(struct vcpu *c);
 /* Make bits pending and wake the vCPU. Any thread. */
 void vcpu_kick(struct vcpu *c, uint32_t bits);
 
+/* What the guest's time stamp counter follows. */
+static inline uint64_t vcpu_raw_tsc(const struct vcpu *c)
+{
+	return c->tsc_clock ? (uint64_t)vclock_now(c->tsc_clock) : __builtin_ia32_rdtsc();
+}
+
 /* The guest's time stamp counter now. */
 static inline uint64_t vcpu_tsc(const struct vcpu *c)
 {
-	return __builtin_ia32_rdtsc() + (uint64_t)c->tsc_offset;
+	return vcpu_raw_tsc(c) + (uint64_t)c->tsc_offset;
 }
 
 /* Allocate state that reset does not touch (the TLB). The caller fills the borrowed fields and

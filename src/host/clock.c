@@ -25,10 +25,20 @@ void vclock_init(struct vclock *k)
 {
 	atomic_init(&k->offset_ns, monotonic_ns());
 	atomic_init(&k->paused_ns, RUNNING);
+	k->count = NULL;
+	k->skipped_ns = 0;
+}
+
+void vclock_count(struct vclock *k, const uint64_t *count)
+{
+	k->count = count;
+	k->skipped_ns = -(int64_t)*count;
 }
 
 int64_t vclock_now(const struct vclock *k)
 {
+	if (k->count)
+		return (int64_t)*k->count + k->skipped_ns;
 	for (;;) {
 		int64_t paused = atomic_load(&k->paused_ns);
 
@@ -48,7 +58,7 @@ int64_t vclock_now(const struct vclock *k)
 
 void vclock_pause(struct vclock *k)
 {
-	if (atomic_load(&k->paused_ns) >= 0)
+	if (k->count || atomic_load(&k->paused_ns) >= 0)
 		return;
 	atomic_store(&k->paused_ns, CHANGING);
 	atomic_store(&k->paused_ns, monotonic_ns() - atomic_load(&k->offset_ns));

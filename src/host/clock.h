@@ -1,4 +1,5 @@
-/* Guest time: nanoseconds that stand still while the machine is paused. */
+/* Guest time: nanoseconds that stand still while the machine is paused, or that a count of
+ * instructions makes go on. */
 #ifndef HOST_CLOCK_H
 #define HOST_CLOCK_H
 
@@ -7,10 +8,16 @@
 struct vclock {
 	_Atomic int64_t offset_ns; /* CLOCK_MONOTONIC minus guest time */
 	_Atomic int64_t paused_ns; /* guest time at which it stands, or -1 while it runs */
+	/* If not NULL, guest time is *count + skipped_ns, whatever the host's clock says. Borrowed;
+	 * both belong to the thread that counts. */
+	const uint64_t *count;
+	int64_t skipped_ns;
 };
 
 /* The clock starts at 0 and runs. */
 void vclock_init(struct vclock *k);
+/* From now on time is counted by *count, a nanosecond each, and goes on from 0. It is not paused. */
+void vclock_count(struct vclock *k, const uint64_t *count);
 /* Guest nanoseconds, never decreasing. Any thread. */
 int64_t vclock_now(const struct vclock *k);
 /* Stand still and go on where it stood. Idempotent. One thread at a time. */

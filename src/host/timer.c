@@ -17,7 +17,10 @@
 
 struct timer_queue {
 	const struct vclock *clock; /* borrowed */
-	pthread_t thread;
+	bool threaded;
+	pthread_t thread; /* if threaded */
+	void (*earlier)(void *arg);
+	void *earlier_arg;
 	pthread_mutex_t lock;	/* guards all below, and the queue's fields of each timer */
 	pthread_cond_t changed; /* the earliest deadline, the clock or stop changed */
 	pthread_cond_t fn_done; /* running became NULL */
@@ -118,6 +121,21 @@ static void wait_for_change(struct timer_queue *q, int64_t now)
 	pthread_cond_timedwait(&q->changed, &q->lock, &until);
 }
 
+/* Call the fn of the earliest timer. Needs the lock, and gives it up meanwhile. */
+static void run_first(struct timer_queue *q)
+{
+	struct timer *t = q->heap[0];
+
+	heap_remove(q, t);
+	t->deadline_ns = INT64_MAX;
+	q->running = t;
+	pthread_mutex_unlock(&q->lock);
+	t->fn(t->arg);
+	pthread_mutex_lock(&q->lock);
+	q->running = NULL;
+	pthread_cond_broadcast(&q->fn_done);
+}
+
 static void *timer_thread(void *arg)
 {
 	struct timer_queue *q = arg;
@@ -128,21 +146,10 @@ static void *timer_thread(void *arg)
 	while (!q->stop) {
 		int64_t now = vclock_now(q->clock);
 
-		if (!q->n || q->heap[0]->deadline_ns > now) {
+		if (!q->n || q->heap[0]->deadline_ns > now)
 			wait_for_change(q, now);
-			continue;
-		}
-
-		struct timer *t = q->heap[0];
-
-		heap_remove(q, t);
-		t->deadline_ns = INT64_MAX;
-		q->running = t;
-		pthread_mutex_unlock(&q->lock);
-		t->fn(t->arg);
-		pthread_mutex_lock(&q->lock);
-		q->running = NULL;
-		pthread_cond_broadcast(&q->fn_done);
+		else
+			run_first(q);
 	}
 	pthread_mutex_unlock(&q->lock);
 	return NULL;
@@ -163,13 +170,16 @@ int timer_queue_new(struct timer_queue **out, const struct vclock *clock, struct
 	pthread_cond_init(&q->fn_done, NULL);
 	pthread_condattr_destroy(&attr);
 
-	int ret = pthread_create(&q->thread, NULL, timer_thread, q);
+	q->threaded = !clock->count;
+
+	int ret = q->threaded ? pthread_create(&q->thread, NULL, timer_thread, q) : 0;
 
 	if (ret) {
 		free(q);
 		return err_set(err, ret, "start the timer thread");
 	}
-	pthread_setname_np(q->thread, "timer");
+	if (q->threaded)
+		pthread_setname_np(q->thread, "timer");
 	*out = q;
 	return 0;
 }
@@ -182,7 +192,8 @@ void timer_queue_free(struct timer_queue *q)
 	q->stop = true;
 	pthread_cond_signal(&q->changed);
 	pthread_mutex_unlock(&q->lock);
-	pthread_join(q->thread, NULL);
+	if (q->threaded)
+		pthread_join(q->thread, NULL);
 	for (unsigned i = 0; i < q->n; i++)
 		q->heap[i]->slot = 0;
 	pthread_cond_destroy(&q->changed);
@@ -200,9 +211,35 @@ void timer_arm(struct timer_queue *q, struct timer *t, int64_t deadline_ns)
 
 	heap_remove(q, t);
 	t->deadline_ns = deadline_ns;
-	if (deadline_ns != INT64_MAX && heap_insert(q, t) && deadline_ns < earliest)
+
+	bool sooner = deadline_ns != INT64_MAX && heap_insert(q, t) && deadline_ns < earliest;
+
+	if (sooner)
 		pthread_cond_signal(&q->changed);
 	pthread_mutex_unlock(&q->lock);
+	if (sooner && q->earlier)
+		q->earlier(q->earlier_arg);
+}
+
+int64_t timer_queue_next(const struct timer_queue *q)
+{
+	return q->n ? q->heap[0]->deadline_ns : INT64_MAX;
+}
+
+void timer_queue_run(struct timer_queue *q)
+{
+	int64_t now = vclock_now(q->clock);
+
+	pthread_mutex_lock(&q->lock);
+	while (q->n && q->heap[0]->deadline_ns <= now)
+		run_first(q);
+	pthread_mutex_unlock(&q->lock);
+}
+
+void timer_queue_on_earlier(struct timer_queue *q, void (*fn)(void *arg), void *arg)
+{
+	q->earlier = fn;
+	q->earlier_arg = arg;
 }
 
 void timer_cancel_sync(struct timer_queue *q, struct timer *t)

@@ -1,4 +1,5 @@
-/* One-shot timers against guest time, all on one thread. */
+/* One-shot timers against guest time, all on one thread: the queue's, or with a clock that counts the
+ * one that counts. */
 #ifndef HOST_TIMER_H
 #define HOST_TIMER_H
 
@@ -17,7 +18,7 @@ struct timer {
 	unsigned slot;	     /* heap position + 1, or 0. Guarded by the queue. */
 };
 
-/* Start the thread. clock is borrowed. Errors: the host's. */
+/* Start the thread, unless clock counts. clock is borrowed. Errors: the host's. */
 int timer_queue_new(struct timer_queue **out, const struct vclock *clock, struct err *err);
 /* Stop the thread and free the queue; timers left armed never fire. */
 void timer_queue_free(struct timer_queue *q);
@@ -28,6 +29,13 @@ void timer_queue_free(struct timer_queue *q);
 void timer_arm(struct timer_queue *q, struct timer *t, int64_t deadline_ns);
 /* Disarm t and wait until a running fn has returned; not from a fn. */
 void timer_cancel_sync(struct timer_queue *q, struct timer *t);
+
+/* With a clock that counts: the earliest deadline, or INT64_MAX; */
+int64_t timer_queue_next(const struct timer_queue *q);
+/* call fn of all timers that are due, in their order; */
+void timer_queue_run(struct timer_queue *q);
+/* and who is called when a timer is armed for earlier than all others. arg is borrowed. */
+void timer_queue_on_earlier(struct timer_queue *q, void (*fn)(void *arg), void *arg);
 
 /* The guest clock was paused or resumed: look at the deadlines again. */
 void timer_queue_kick(struct timer_queue *q);

@@ -42,12 +42,17 @@ static int check_config(const struct machine_config *cfg, struct err *err)
 	if (cfg->n_cpus < 1 || cfg->n_cpus > PHYSMAP_MAX_VCPUS)
 		return err_say(err, EINVAL, "--cpus: from 1 to %u, as in --cpus 2",
 			       PHYSMAP_MAX_VCPUS);
+	if (cfg->icount && cfg->n_cpus > 1)
+		return err_say(err, EINVAL, "--icount: one CPU only, as with --cpus 1");
+	if (cfg->icount_hash && !cfg->icount)
+		return err_say(err, EINVAL, "--icount-hash: needs --icount");
 	return 0;
 }
 
 static int make_model(struct machine *m, struct err *err)
 {
-	int ret = cpu_model_parse(&m->model, m->cfg.cpu, m->cfg.n_cpus, host_tsc_khz(), err);
+	uint64_t tsc_khz = m->cfg.icount ? ICOUNT_TSC_KHZ : host_tsc_khz();
+	int ret = cpu_model_parse(&m->model, m->cfg.cpu, m->cfg.n_cpus, tsc_khz, err);
 
 	return ret < 0 ? err_wrap(err, "--cpu") : 0;
 }
@@ -131,9 +136,31 @@ static int make_cpus(struct machine *m, const struct engine *engine, struct err 
 	return ret;
 }
 
+static int make_timers(struct machine *m, struct err *err)
+{
+	int ret;
+
+	if (m->cfg.icount)
+		icount_init(&m->icount, m->set.v[0], &m->clock, m->cfg.icount_hash);
+	ret = timer_queue_new(&m->timers, &m->clock, err);
+	if (ret == 0 && m->cfg.icount)
+		icount_set_timers(&m->icount, m->timers);
+	return ret;
+}
+
+static enum run_exit run_counted(void *arg, struct vcpu *c)
+{
+	struct machine *m = arg;
+
+	return icount_run(&m->icount, ~0ull);
+}
+
 static int make_crew(struct machine *m, struct err *err)
 {
-	struct crew_events events = { .shutdown = on_shutdown, .broken = on_broken, .arg = m };
+	struct crew_events events = { .run = m->cfg.icount ? run_counted : NULL,
+				      .shutdown = on_shutdown,
+				      .broken = on_broken,
+				      .arg = m };
 
 	return crew_new(&m->crew, &m->set, events, err);
 }
@@ -153,7 +180,7 @@ static int load_kernel(struct machine *m, struct err *err)
 /* Everything as after power-on, with the kernel in place. The vCPUs are stopped. */
 static int power_on(struct machine *m, struct err *err)
 {
-	struct boot_board board = { .pm = &m->pm, .rsdp = ACPI_BASE };
+	struct boot_board board = { .pm = &m->pm, .rsdp = ACPI_BASE, .fixed = m->cfg.icount };
 	struct boot_entry entry;
 	int ret;
 
@@ -167,7 +194,7 @@ static int power_on(struct machine *m, struct err *err)
 	if (ret < 0)
 		return ret;
 
-	int64_t tsc_offset = -(int64_t)__builtin_ia32_rdtsc();
+	int64_t tsc_offset = -(int64_t)vcpu_raw_tsc(m->set.v[0]);
 
 	for (unsigned i = 0; i < m->set.n; i++) {
 		struct vcpu *c = m->set.v[i];
@@ -196,11 +223,11 @@ static int build(struct machine *m, struct err *err)
 	if (ret == 0)
 		ret = make_memory(m, err);
 	if (ret == 0)
-		ret = timer_queue_new(&m->timers, &m->clock, err);
-	if (ret == 0)
 		ret = evloop_new(&m->loop, err);
 	if (ret == 0)
 		ret = make_cpus(m, engine, err);
+	if (ret == 0)
+		ret = make_timers(m, err);
 	if (ret == 0)
 		ret = pc_build(m, err);
 	if (ret == 0)

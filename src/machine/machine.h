@@ -24,6 +24,8 @@ struct machine_config {
 	bool debug_exit;	  /* isa-debug-exit at 0xf4 ends the process */
 	bool no_reboot;		  /* a reset ends the machine instead */
 	bool stats;		  /* print counters at the end */
+	bool icount;		  /* deterministic: see machine/icount.h; one CPU only */
+	uint64_t icount_hash; /* with icount: instructions between two hashes on stderr; 0: none */
 };
 
 /* How a machine ended. */

@@ -6,6 +6,7 @@
 #include "cpu/x86/features.h"
 #include "dev/dev.h"
 #include "host/clock.h"
+#include "machine/icount.h"
 #include "machine/machine.h"
 #include "mem/physmap.h"
 
@@ -28,6 +29,7 @@ struct machine {
 	struct vcpu_set set; /* its vCPUs are owned */
 	unsigned n_engines;  /* vCPUs whose engine is initialised */
 	struct vcpu_crew *crew;
+	struct icount icount; /* if cfg.icount */
 
 	struct physmap pm;
 	struct iospace *pio, *mmio;

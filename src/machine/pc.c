@@ -94,19 +94,25 @@ static int add_pci(struct machine *m, struct err *err)
 	return add(m, pci_bus_new(slot(m), &m->pci, &cfg, err));
 }
 
-static int add_rtc(struct machine *m, struct isa_time time, struct err *err)
+static int64_t host_wall_ns(void)
 {
-	uint64_t low = MIN(m->pm.ram_bytes, HOLE_BASE);
 	struct timespec wall;
 
 	clock_gettime(CLOCK_REALTIME, &wall);
+	return (int64_t)wall.tv_sec * 1000000000 + wall.tv_nsec;
+}
+
+static int add_rtc(struct machine *m, struct isa_time time, struct err *err)
+{
+	uint64_t low = MIN(m->pm.ram_bytes, HOLE_BASE);
+	int64_t wall_ns = m->cfg.icount ? ICOUNT_WALL_NS : host_wall_ns() - vclock_now(&m->clock);
+
 	return add(m, rtc_new(slot(m), m->pio,
 			      &(struct rtc_cfg){
 				      .port = PORT_RTC,
 				      .irq = intc_isa_line(m->intc, IRQ_RTC),
 				      .time = time,
-				      .wall_ns = (int64_t)wall.tv_sec * 1000000000 + wall.tv_nsec -
-						 vclock_now(&m->clock),
+				      .wall_ns = wall_ns,
 				      .low_bytes = low,
 				      .high_bytes = m->pm.ram_bytes - low,
 			      },

@@ -79,7 +79,7 @@ static void run(struct member *m)
 	struct vcpu *c = m->c;
 
 	while (!atomic_load(&w->stop)) {
-		switch (c->engine->run(c)) {
+		switch (w->events.run ? w->events.run(w->events.arg, c) : c->engine->run(c)) {
 		case RUN_KICKED:
 		case RUN_LIMIT: break;
 		case RUN_HALTED: sleep_halted(m); break;

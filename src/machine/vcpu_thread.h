@@ -2,6 +2,8 @@
 #ifndef MACHINE_VCPU_THREAD_H
 #define MACHINE_VCPU_THREAD_H
 
+#include "cpu/engine.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -16,6 +18,8 @@ struct vcpu_set;
  * crew is started again.
  */
 struct crew_events {
+	/* Executes c: as the engine's run(), with its exits. NULL: that. */
+	enum run_exit (*run)(void *arg, struct vcpu *c);
 	void (*shutdown)(void *arg, struct vcpu *c); /* triple fault */
 	void (*broken)(void *arg, struct vcpu *c);
 	void *arg;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Boots a stock kernel on cleave and checks what the guest reports.
 
-usage: boot_test.py CLEAVE GUESTS CASE
+usage: boot_test.py CLEAVE GUESTS CASE ENGINE
 The cases are in cases.txt. TEST_SLOW in the environment multiplies their times, for programs that
 are made slower. Exit status: 0 passed, 1 failed, 77 skipped.
 """
@@ -27,7 +27,7 @@ def cases():
     for line in (HERE / "cases.txt").read_text().splitlines():
         line = line.split("#")[0].strip()
         if line:
-            name, timeout, kernel, cpus, memory, cpu, test, *rest = line.split()
+            name, timeout, engines, kernel, cpus, memory, cpu, test, *rest = line.split()
             yield name, dict(timeout=int(timeout) * SLOW, kernel=kernel, cpus=int(cpus),
                              memory=memory, cpu=cpu, test=test, extra=rest)
 
@@ -47,7 +47,8 @@ def run(cleave, guests, case):
     append = f"console=ttyS0 panic=-1 cleave.test={case['test']} " + " ".join(
         x for x in case["extra"] if not x.startswith("--"))
     args = [cleave, "run", "--kernel", kernel, "--initrd", initrd, "--append", append, "--memory",
-            case["memory"], "--cpus", str(case["cpus"]), "--cpu", case["cpu"]]
+            case["memory"], "--cpus", str(case["cpus"]), "--cpu", case["cpu"],
+            "--engine", case["engine"]]
     args += [x for x in case["extra"] if x.startswith("--")]
     started = time.monotonic()
     with subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -97,7 +98,7 @@ def main():
     if not sys.argv[2]:
         print("skipped: no test guests (guests/build makes them)")
         sys.exit(77)
-    case = dict(cases())[name]
+    case = dict(cases())[name] | {"engine": sys.argv[4]}
     status, out, stamps = run(cleave, guests, case)
     got = reports(out)
     want_status = 128 + 15 if case["test"] == "reboot" else 0

@@ -164,7 +164,8 @@ static unsigned flags_killed(const struct insn *i)
 	const struct insn_desc *d = &insn_table[i->id];
 
 	if (d->attr & INSN_FL_MAYBE) {
-		unsigned count = (unsigned)i->imm & (i->opsize == 8 ? 63 : 31);
+		/* A byte with REX.W is still a byte. */
+		unsigned count = (unsigned)i->imm & (i->opd[0].size == 8 ? 63 : 31);
 		bool by_one = i->n_opds > 1 && i->opd[1].kind == OPD_ONE;
 		bool by_imm = i->n_opds > 1 && i->opd[i->n_opds - 1].kind == OPD_IMM && count;
 

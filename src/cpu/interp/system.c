@@ -491,14 +491,28 @@ static NOINLINE int do_x_rdpid(struct vcpu *c, const struct uop *u)
 }
 HANDLER(x_rdpid)
 
+/* A number that depends on the count of instructions only. SplitMix64. */
+static uint64_t random_by_count(const struct vcpu *c)
+{
+	uint64_t z = (c->stats.insns + 1) * 0x9e3779b97f4a7c15ull;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return z ^ z >> 31;
+}
+
 /* RDRAND, RDSEED: the host's, tried as the guest would. */
 static NOINLINE int do_x_rdrand(struct vcpu *c, const struct uop *u)
 {
 	bool seed = u->insn->op == OP_RDSEED;
-	uint64_t v;
-	uint8_t ok;
+	uint64_t v = 0;
+	uint8_t ok = 1;
 
-	if (seed)
+	if (unlikely(c->no_devices))
+		return EXC_ALONE;
+	if (c->tsc_clock)
+		v = random_by_count(c);
+	else if (seed)
 		__asm__ volatile("rdseed %0\n\tsetc %1" : "=r"(v), "=qm"(ok) : : "cc");
 	else
 		__asm__ volatile("rdrand %0\n\tsetc %1" : "=r"(v), "=qm"(ok) : : "cc");

@@ -45,6 +45,7 @@ void boot_free(struct boot *b);
 struct boot_board {
 	struct physmap *pm;
 	gpa_t rsdp; /* where the ACPI tables start */
+	bool fixed; /* leave nothing to chance: the kernel at the same place each time */
 };
 
 /* Write kernel, modules and boot information into memory and say how to enter. Errors: it does not

@@ -210,15 +210,17 @@ static bool has_word(const char *line, const char *word)
 }
 
 /* Unpack the kernel here (vmlinux.h); false where it has to do that itself. */
-static bool place_unpacked(const struct boot *b, struct physmap *pm, struct vmlinux *v)
+static bool place_unpacked(const struct boot *b, const struct boot_board *board,
+			   struct vmlinux *v)
 {
 	const struct boot_file *f = &b->kernel;
 	uint64_t at = payload_offset(f) + load32(f->data + HDR_PAYLOAD);
 	uint64_t len = load32(f->data + HDR_PAYLOAD + 4);
+	bool randomize = !board->fixed && !has_word(b->append, "nokaslr");
 
 	return has_entry64(f) && f->data[HDR_RELOCATABLE] && range_fits(at, len, f->len) &&
-	       vmlinux_place(f->data + at, len, pm, load64(f->data + HDR_PREF_ADDRESS),
-			     load32(f->data + HDR_ALIGNMENT), !has_word(b->append, "nokaslr"), v);
+	       vmlinux_place(f->data + at, len, board->pm, load64(f->data + HDR_PREF_ADDRESS),
+			     load32(f->data + HDR_ALIGNMENT), randomize, v);
 }
 
 /* The image as it is, with its unpacker. *end: what it needs until it runs its own memory. */
@@ -247,7 +249,7 @@ int linux_place(const struct boot *b, const struct boot_board *board, struct boo
 	int ret = 0;
 
 	fill_zero_page(b, board, zp);
-	if (!place_unpacked(b, pm, &v))
+	if (!place_unpacked(b, board, &v))
 		ret = place_image(b, pm, &v.entry, &v.end, err);
 	else if (v.random)
 		zp[HDR_LOADFLAGS] |= LOADFLAG_KASLR;

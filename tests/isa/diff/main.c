@@ -1,8 +1,11 @@
-/* isa-diff: random user-mode code on the host's CPU and on the interpreter, which must agree.
+/* isa-diff: random user-mode code on the host's CPU and on an engine, which must agree.
  *
- *	isa-diff [--mode 64|32|16] [--seconds N] [--seed S] [--start K] [--count N] [--only
- *MNEMONIC]
- *	         [--keep-going]
+ *	isa-diff [--engine interp|dbt] [--hot] [--exact] [--mode 64|32|16] [--seconds N] [--seed S]
+ *	         [--start K] [--count N] [--only MNEMONIC] [--keep-going]
+ *
+ * --hot runs each test several times, so that translations are chained and kept; --exact runs it in
+ * counting mode. The translator's arithmetic flags after a fault are compared with --exact only,
+ * since those that nobody reads are not exact else.
  *
  * Without --mode all three take their turn. Exits with 1 at the first difference, or with
  * --keep-going at the end, after one report for each instruction; with 77 where the host lacks what
@@ -14,6 +17,7 @@
 #include <time.h>
 
 #include "compare.h"
+#include "cpu/engine.h"
 #include "cpu/x86/decode_tables.h"
 #include "generate.h"
 #include "guest.h"
@@ -23,6 +27,7 @@
 
 #define DEFAULT_SECONDS 20
 #define SKIPPED		77
+#define HOT_RUNS	5
 
 struct options {
 	unsigned modes; /* bit set of 2, 4, 8 */
@@ -30,6 +35,7 @@ struct options {
 	uint64_t seed, start, count;
 	const char *only;
 	bool keep_going;
+	struct guest_options guest;
 };
 
 struct run {
@@ -89,12 +95,20 @@ static bool run_one(struct run *r, const struct test *t, struct result *guest)
 	return !how;
 }
 
+static bool same(const struct run *r, const struct test *t, const struct result *host,
+		 const struct result *guest, FILE *out)
+{
+	bool exact = r->opt.guest.exact || r->opt.guest.engine == &engine_interp;
+
+	return same_result(t, host, guest, exact, out);
+}
+
 static bool fails(const struct test *t, void *ctx)
 {
 	struct run *r = ctx;
 	static struct result guest;
 
-	return run_one(r, t, &guest) && !same_result(t, &r->native.shared->native[0], &guest, NULL);
+	return run_one(r, t, &guest) && !same(r, t, &r->native.shared->native[0], &guest, NULL);
 }
 
 /* ---- differences ---- */
@@ -120,7 +134,7 @@ static void report(struct run *r, const struct test *original, const struct resu
 		printf("differed once, and not again:\n");
 		print_test(&t, stdout);
 		printf(" after:\n");
-		same_result(&t, host, other, stdout);
+		same(r, &t, host, other, stdout);
 		r->reports++;
 		return;
 	}
@@ -128,7 +142,7 @@ static void report(struct run *r, const struct test *original, const struct resu
 	if (run_one(r, &t, &guest)) {
 		print_test(&t, stdout);
 		printf(" after:\n");
-		same_result(&t, &r->native.shared->native[0], &guest, stdout);
+		same(r, &t, &r->native.shared->native[0], &guest, stdout);
 		fflush(stdout);
 	}
 	r->reported[t.insn[t.n - 1].id] = true;
@@ -162,7 +176,7 @@ static bool run_batch(struct run *r, uint64_t first, unsigned n)
 		return r->opt.keep_going;
 	}
 	for (unsigned k = 0; k < n; k++)
-		if (!same_result(&s->test[k], &s->native[k], &guest[k], NULL))
+		if (!same(r, &s->test[k], &s->native[k], &guest[k], NULL))
 			failed[n_failed++] = (struct failure){ s->test[k], s->native[k], k };
 	/* Reporting uses the shared memory for new tests. */
 	for (unsigned k = 0; k < n_failed && (!r->reports || r->opt.keep_going); k++)
@@ -201,9 +215,19 @@ static bool run_mode(struct run *r, unsigned mode, double seconds)
 
 static _Noreturn void usage(void)
 {
-	fprintf(stderr, "usage: isa-diff [--mode 64|32|16] [--seconds N] [--seed S] [--start K] "
-			"[--count N] [--only MNEMONIC] [--keep-going]\n");
+	fprintf(stderr, "usage: isa-diff [--engine interp|dbt] [--hot] [--exact] [--mode 64|32|16] "
+			"[--seconds N] [--seed S] [--start K] [--count N] [--only MNEMONIC] "
+			"[--keep-going]\n");
 	exit(2);
+}
+
+static const struct engine *engine_named(const char *name)
+{
+	if (strcmp(name, engine_interp.name) == 0)
+		return &engine_interp;
+	if (strcmp(name, engine_dbt.name) == 0)
+		return &engine_dbt;
+	usage();
 }
 
 static struct options parse(int argc, char **argv)
@@ -216,12 +240,16 @@ static struct options parse(int argc, char **argv)
 		{ "count", required_argument, NULL, 'n' },
 		{ "only", required_argument, NULL, 'o' },
 		{ "keep-going", no_argument, NULL, 'g' },
+		{ "engine", required_argument, NULL, 'e' },
+		{ "hot", no_argument, NULL, 'h' },
+		{ "exact", no_argument, NULL, 'x' },
 		{ 0 },
 	};
 	struct options o = { .modes = 2 | 4 | 8,
 			     .seconds = DEFAULT_SECONDS,
 			     .seed = (uint64_t)time(NULL),
-			     .count = ~0ull };
+			     .count = ~0ull,
+			     .guest = { .engine = &engine_interp, .runs = 1 } };
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) >= 0) {
@@ -233,6 +261,9 @@ static struct options parse(int argc, char **argv)
 		case 'n': o.count = strtoull(optarg, NULL, 0); break;
 		case 'o': o.only = optarg; break;
 		case 'g': o.keep_going = true; break;
+		case 'e': o.guest.engine = engine_named(optarg); break;
+		case 'h': o.guest.runs = HOT_RUNS; break;
+		case 'x': o.guest.exact = true; break;
 		default: usage();
 		}
 	}
@@ -257,7 +288,7 @@ int main(int argc, char **argv)
 	memory = (struct gen){ .seed = r.opt.seed };
 	values_memory(&memory, r.native.shared);
 	must_start(&r);
-	r.guest = guest_new(r.native.shared);
+	r.guest = guest_new(r.native.shared, &r.opt.guest);
 	if (!r.guest)
 		skip("no memory");
 	n_modes = (unsigned)__builtin_popcount(r.opt.modes);
