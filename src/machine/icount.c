@@ -46,8 +46,7 @@ static void note_hash(struct icount *k)
 		k->hash_at += k->hash_every;
 }
 
-/* Halted: let time jump to the next timer. False if there is none. */
-static bool skip(struct icount *k)
+bool icount_skip(struct icount *k)
 {
 	int64_t next = timer_queue_next(k->timers);
 
@@ -71,5 +70,5 @@ enum run_exit icount_run(struct icount *k, uint64_t limit)
 	e = c->engine->run(c);
 	if (k->hash_every && c->stats.insns >= k->hash_at)
 		note_hash(k);
-	return e == RUN_HALTED && skip(k) ? RUN_LIMIT : e;
+	return e == RUN_HALTED && icount_skip(k) ? RUN_LIMIT : e;
 }

@@ -8,6 +8,7 @@
 
 #include "cpu/engine.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct timer_queue;
@@ -34,5 +35,8 @@ void icount_set_timers(struct icount *k, struct timer_queue *timers);
 /* Serve the timers that are due, then execute until an exit, the next timer, or the boundary where
  * c->stats.insns has reached limit. RUN_HALTED: also no timer will end it. */
 enum run_exit icount_run(struct icount *k, uint64_t limit);
+
+/* The vCPU has halted: let time jump to the next timer. False if there is none. */
+bool icount_skip(struct icount *k);
 
 #endif

@@ -187,7 +187,8 @@ int pc_build(struct machine *m, struct err *err)
 
 int pc_write_tables(struct machine *m, struct err *err)
 {
-	uint8_t buf[MAX(ACPI_END - ACPI_BASE, SMBIOS_END - SMBIOS_BASE)];
+	/* Gaps between tables are the guest's to read. */
+	uint8_t buf[MAX(ACPI_END - ACPI_BASE, SMBIOS_END - SMBIOS_BASE)] = { 0 };
 	uint64_t low = MIN(m->pm.ram_bytes, HOLE_BASE);
 	size_t len = acpi_build(buf, ACPI_END - ACPI_BASE, m->set.n);
 
