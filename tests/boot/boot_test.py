@@ -124,6 +124,10 @@ def main():
         fail("the guest did not come up again after its reboot", out)
     if case["test"] == "smp" and got.get("smp") != "adds up":
         fail(f"the SMP check says {got.get('smp')}", out)
+    if case["test"] == "stress":
+        print("\n".join(re.findall(r"^report (stress_.*)$", out, re.M)))
+        if got.get("status") != "0" or not any(x.startswith("stress_") for x in got):
+            fail("a stress test failed", out)
 
 
 if __name__ == "__main__":
