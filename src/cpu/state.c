@@ -3,7 +3,9 @@
 #include "cpu/vcpu.h"
 
 #define SPAN(text, from, n)                                                                        \
-	{ .name = text, .off = offsetof(struct vcpu, from), .size = n }
+	{                                                                                          \
+		.name = text, .off = offsetof(struct vcpu, from), .size = n                        \
+	}
 #define FIELD(text, f)	 SPAN(text, f, sizeof(((struct vcpu *)0)->f))
 #define SEGMENT(text, s) SPAN(text, seg[s], sizeof(struct seg))
 

@@ -47,6 +47,7 @@ struct dtable {
  */
 struct vcpu_fpu {
 	uint8_t fx[512] __attribute__((aligned(64)));
+	uint8_t xsave_header[64]; /* behind fx, for engines that XSAVE and XRSTOR it */
 	uint8_t zmm[32][64] __attribute__((aligned(64)));
 	uint64_t k[8];
 	uint32_t mxcsr;
@@ -202,6 +203,7 @@ struct vcpu {
 struct vcpu_set {
 	unsigned n;
 	struct vcpu *v[64];
+	_Atomic bool split; /* held for a locked access to two pages, as a bus lock is */
 };
 
 #define CC_OF	0x0001u

@@ -16,7 +16,8 @@ struct vclock {
 
 /* The clock starts at 0 and runs. */
 void vclock_init(struct vclock *k);
-/* From now on time is counted by *count, a nanosecond each, and goes on from 0. It is not paused. */
+/* From now on time is counted by *count, a nanosecond each, and goes on from 0. It is not paused.
+ */
 void vclock_count(struct vclock *k, const uint64_t *count);
 /* Guest nanoseconds, never decreasing. Any thread. */
 int64_t vclock_now(const struct vclock *k);

@@ -1,5 +1,5 @@
-/* One-shot timers against guest time, all on one thread: the queue's, or with a clock that counts the
- * one that counts. */
+/* One-shot timers against guest time, all on one thread: the queue's, or with a clock that counts
+ * the one that counts. */
 #ifndef HOST_TIMER_H
 #define HOST_TIMER_H
 

@@ -1,7 +1,8 @@
 /* Deterministic mode: the machine's one vCPU counts its instructions, and guest time is that count,
  * a nanosecond each. Timers run on the vCPU's thread at exact counts (the translator: at the end of
  * the translation that reaches them); a halt lets time jump to the next timer. So two runs of the
- * same configuration without input do the same. What counts as an instruction is said in cpu/vcpu.h.
+ * same configuration without input do the same. What counts as an instruction is said in
+ * cpu/vcpu.h.
  */
 #ifndef MACHINE_ICOUNT_H
 #define MACHINE_ICOUNT_H
@@ -24,7 +25,8 @@ struct icount {
 	struct vcpu *c; /* this and the next two are borrowed */
 	struct vclock *clock;
 	struct timer_queue *timers;
-	uint64_t hash_every; /* instructions between two lines with a hash of the registers; 0: none */
+	uint64_t hash_every; /* instructions between two lines with a hash of the registers; 0: none
+			      */
 	uint64_t hash_at, hash;
 };
 

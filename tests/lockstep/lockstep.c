@@ -71,8 +71,7 @@ static void print_code(struct vcpu *c, uint64_t rip, uint64_t n)
 
 		while (len && !vmem_peek(c, base + rip, buf, len))
 			len--;
-		if (!len ||
-		    !ZYAN_SUCCESS(ZydisDisassembleIntel(mode, rip, buf, len, &text))) {
+		if (!len || !ZYAN_SUCCESS(ZydisDisassembleIntel(mode, rip, buf, len, &text))) {
 			printf("  %16" PRIx64 "  (cannot be read)\n", rip);
 			return;
 		}

@@ -1,142 +1,142 @@
-/* Locked instructions by all threads on the same words: nothing may be lost. */
+/* Locked instructions on shared memory: sums must be exact. */
+#define _GNU_SOURCE
 #include "stress.h"
 
-#include <stdatomic.h>
-#include <string.h>
 #include <sys/mman.h>
 
 struct pair {
-	uint64_t low, high;
+	uint64_t lo, hi;
 } __attribute__((aligned(16)));
 
 static struct {
-	uint64_t xadd, cmpxchg, inc, exchanged, bit_lock, guarded, xchg_lock, guarded2;
+	uint64_t xadd, cmpxchg, inc, guarded, bit_guarded;
+	uint8_t byte;
+	uint16_t word;
+	uint32_t lock, bits;
 	struct pair pair;
-	uint32_t word32;
-	uint16_t word16;
-	uint8_t word8;
-	uint8_t own[MAX_THREADS]; /* each thread its byte, with plain stores */
-} v __attribute__((aligned(64)));
+} s __attribute__((aligned(64)));
+static _Atomic uint64_t rounds;
 
-static uint8_t *pages;	       /* two */
-static uint8_t *split, *cross; /* counters across two cache lines, and across two pages */
-
-static void add_pair(void)
+static void add16(struct pair *p)
 {
-	struct pair old = v.pair;
-	bool ok;
-
-	do
-		__asm__ volatile("lock cmpxchg16b %1\n\tsete %0"
-				 : "=q"(ok), "+m"(v.pair), "+a"(old.low), "+d"(old.high)
-				 : "b"(old.low + 1), "c"(old.high + 3)
-				 : "cc", "memory");
-	while (!ok);
-}
-
-static void take(uint64_t *lock, bool by_bit)
-{
-	uint64_t one = 1;
-	bool was;
+	uint64_t lo = p->lo, hi = p->hi;
+	uint8_t ok;
 
 	do {
-		if (by_bit) {
-			__asm__ volatile("lock btsq $17, %1\n\tsetc %0" : "=q"(was), "+m"(*lock) : : "cc", "memory");
-		} else {
-			__asm__ volatile("xchgq %0, %1" : "+r"(one), "+m"(*lock) : : "memory");
-			was = one;
-		}
-		if (was)
+		__asm__ volatile("lock cmpxchg16b %1\n\tsetz %0"
+				 : "=q"(ok), "+m"(*p), "+a"(lo), "+d"(hi)
+				 : "b"(lo + 1), "c"(hi + 3)
+				 : "cc", "memory");
+	} while (!ok);
+}
+
+static void once(void)
+{
+	uint64_t one = 1, old = *(volatile uint64_t *)&s.cmpxchg;
+	uint32_t held = 1;
+	uint8_t got;
+
+	__asm__ volatile("lock xadd %0, %1" : "+r"(one), "+m"(s.xadd) : : "cc", "memory");
+	for (uint8_t ok = 0; !ok;)
+		__asm__ volatile("lock cmpxchg %3, %1\n\tsetz %0"
+				 : "=q"(ok), "+m"(s.cmpxchg), "+a"(old)
+				 : "r"(old + 1)
+				 : "cc", "memory");
+	__asm__ volatile("lock incq %0" : "+m"(s.inc) : : "cc", "memory");
+	__asm__ volatile("lock addb $1, %0" : "+m"(s.byte) : : "cc", "memory");
+	__asm__ volatile("lock subw $1, %0" : "+m"(s.word) : : "cc", "memory");
+	add16(&s.pair);
+	while (held) {
+		__asm__ volatile("xchg %0, %1" : "+r"(held), "+m"(s.lock) : : "memory");
+		if (held)
 			__builtin_ia32_pause();
-	} while (was);
-}
-
-static void give_back(uint64_t *lock, bool by_bit)
-{
-	if (by_bit)
-		__asm__ volatile("lock btrq $17, %0" : "+m"(*lock) : : "cc", "memory");
-	else
-		__atomic_store_n(lock, 0, __ATOMIC_RELEASE);
-}
-
-static void round_of(unsigned i, uint32_t r)
-{
-	uint64_t one = 1, old;
-
-	__asm__ volatile("lock xaddq %0, %1" : "+r"(one), "+m"(v.xadd) : : "cc", "memory");
-	old = __atomic_load_n(&v.cmpxchg, __ATOMIC_RELAXED);
-	while (!__atomic_compare_exchange_n(&v.cmpxchg, &old, old + 5, false, __ATOMIC_SEQ_CST,
-					    __ATOMIC_RELAXED))
-		;
-	add_pair();
-	__asm__ volatile("lock incq %0" : "+m"(v.inc) : : "cc", "memory");
-	__asm__ volatile("lock addl $3, %0" : "+m"(v.word32) : : "cc", "memory");
-	__asm__ volatile("lock subw $3, %0" : "+m"(v.word16) : : "cc", "memory");
-	__asm__ volatile("lock decb %0" : "+m"(v.word8) : : "cc", "memory");
-	*(volatile uint8_t *)&v.own[i] += 1;
-	if (r % 16 == 0) {
-		take(&v.bit_lock, true);
-		v.guarded++;
-		give_back(&v.bit_lock, true);
-		take(&v.xchg_lock, false);
-		v.guarded2++;
-		give_back(&v.xchg_lock, false);
 	}
-	/* Slow on the real thing too. */
-	if (r % 4096 == 0) {
-		__asm__ volatile("lock incq %0" : "+m"(*(uint64_t *)split) : : "cc", "memory");
-		__asm__ volatile("lock incq %0" : "+m"(*(uint64_t *)cross) : : "cc", "memory");
+	s.guarded++;
+	__atomic_store_n(&s.lock, 0, __ATOMIC_RELEASE);
+	do {
+		__asm__ volatile("lock btsl $7, %0\n\tsetnc %1"
+				 : "+m"(s.bits), "=q"(got)
+				 :
+				 : "cc", "memory");
+		if (!got)
+			__builtin_ia32_pause();
+	} while (!got);
+	s.bit_guarded++;
+	__asm__ volatile("lock btrl $7, %0" : "+m"(s.bits) : : "cc", "memory");
+}
+
+static void work(unsigned number)
+{
+	uint64_t n = 0;
+
+	while (n % 64 || time_left()) {
+		once();
+		n++;
 	}
+	atomic_fetch_add(&rounds, n);
 }
 
-static long add_up(unsigned i)
+const char *test_atomics(void)
 {
-	long n = 0;
-
-	do
-		for (unsigned k = 0; k < 4096; k++, n++)
-			round_of(i, (uint32_t)n);
-	while (time_left());
-	if (v.own[i] != (uint8_t)n)
-		fail("thread %u's byte is %u, not %u", i, v.own[i], (uint8_t)n);
-	return n;
-}
-
-static void must_be(const char *what, uint64_t got, uint64_t want)
-{
-	if (got != want)
-		fail("%s: %llu, not %llu", what, (unsigned long long)got, (unsigned long long)want);
-}
-
-static uint64_t load(const uint8_t *p)
-{
-	uint64_t val;
-
-	memcpy(&val, p, 8);
-	return val;
-}
-
-long stress_atomics(void)
-{
+	const char *why;
 	uint64_t n;
 
-	pages = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (pages == MAP_FAILED)
-		fail("no memory");
-	split = pages + 60;
-	cross = pages + 4096 - 3;
-	n = (uint64_t)on_threads(n_threads(2), add_up);
-	must_be("lock xadd", v.xadd, n);
-	must_be("lock cmpxchg", v.cmpxchg, 5 * n);
-	must_be("lock cmpxchg16b, low", v.pair.low, n);
-	must_be("lock cmpxchg16b, high", v.pair.high, 3 * n);
-	must_be("lock inc", v.inc, n);
-	must_be("lock add, 32 bits", v.word32, (uint32_t)(3 * n));
-	must_be("lock sub, 16 bits", v.word16, (uint16_t)(0 - 3 * n));
-	must_be("lock dec, 8 bits", v.word8, (uint8_t)(0 - n));
-	must_be("guarded by lock bts", v.guarded, n / 16);
-	must_be("guarded by xchg", v.guarded2, n / 16);
-	must_be("lock inc across cache lines", load(split), n / 4096);
-	must_be("lock inc across pages", load(cross), n / 4096);
-	return (long)n;
+	memset(&s, 0, sizeof(s));
+	atomic_store(&rounds, 0);
+	why = in_threads(threads, work);
+	n = atomic_load(&rounds);
+	if (why)
+		return why;
+	if (s.xadd != n)
+		return "lock xadd lost some";
+	if (s.cmpxchg != n)
+		return "lock cmpxchg lost some";
+	if (s.inc != n || s.byte != (uint8_t)n || s.word != (uint16_t)-n)
+		return "lock inc, add or sub lost some";
+	if (s.pair.lo != n || s.pair.hi != 3 * n)
+		return "lock cmpxchg16b lost some";
+	if (s.guarded != n)
+		return "a lock by xchg let two in";
+	return s.bit_guarded != n ? "a lock by bts let two in" : NULL;
+}
+
+/* ---- operands across a cache line, and across a page ---- */
+
+static uint64_t *line, *page;
+
+static void split_work(unsigned number)
+{
+	uint64_t n = 0;
+
+	while (n % 16 || time_left()) {
+		uint64_t one = 1, old;
+
+		__asm__ volatile("lock xadd %0, %1" : "+r"(one), "+m"(*line) : : "cc", "memory");
+		__asm__ volatile("lock incq %0" : "+m"(*page) : : "cc", "memory");
+		old = *(volatile uint64_t *)page;
+		for (uint8_t ok = 0; !ok;)
+			__asm__ volatile("lock cmpxchg %3, %1\n\tsetz %0"
+					 : "=q"(ok), "+m"(*page), "+a"(old)
+					 : "r"(old + 1)
+					 : "cc", "memory");
+		n++;
+	}
+	atomic_fetch_add(&rounds, n);
+}
+
+const char *test_split(void)
+{
+	uint8_t *m = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	const char *why;
+
+	line = (uint64_t *)(m + 1024 - 3);
+	page = (uint64_t *)(m + 4096 - 5);
+	memset(m, 0, 8192);
+	atomic_store(&rounds, 0);
+	why = in_threads(threads, split_work);
+	if (why)
+		return why;
+	if (*line != atomic_load(&rounds))
+		return "lock xadd across cache lines lost some";
+	return *page != 2 * atomic_load(&rounds) ? "locks across pages lost some" : NULL;
 }

@@ -1,118 +1,52 @@
-/* Futexes: pairs that play ping-pong, and all threads in a ring. A wake that is lost hangs, one too
- * many is seen in the numbers.
- */
+/* Pairs of threads that hand a turn to each other, each asleep while it is the other's. */
 #define _GNU_SOURCE
 #include "stress.h"
 
-#include <errno.h>
 #include <linux/futex.h>
-#include <stdatomic.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
-static unsigned n;
-static atomic_uint token[MAX_THREADS]; /* 0: not here; else the number it was passed with */
-static atomic_uint ball[MAX_THREADS];
-static atomic_bool over;
+static struct turn {
+	_Atomic uint32_t whose; /* futex */
+	uint32_t stop;
+	uint64_t plain[2];
+} __attribute__((aligned(64))) turn[MAX_THREADS];
 
-#define LAST 0xffffffffu
-
-static void wait_while(atomic_uint *word, unsigned val)
+static void wait_for(struct turn *t, uint32_t me)
 {
-	while (atomic_load(word) == val) {
-		/* Now and then with a limit, which must end it too. */
-		struct timespec limit = { .tv_nsec = 2000000 };
-		bool limited = (val & 7) == 3;
-		long ret = syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, val,
-				   limited ? &limit : NULL, NULL, 0);
-
-		if (ret < 0 && errno != EAGAIN && errno != EINTR &&
-		    !(limited && errno == ETIMEDOUT))
-			fail("futex wait: error %d", errno);
-	}
+	while (atomic_load(&t->whose) != me)
+		syscall(SYS_futex, &t->whose, FUTEX_WAIT_PRIVATE, 1 - me, NULL, NULL, 0);
 }
 
-static void put(atomic_uint *word, unsigned val)
+static void hand_over(struct turn *t, uint32_t me)
 {
-	atomic_store(word, val);
-	if (syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0) < 0)
-		fail("futex wake: error %d", errno);
+	atomic_store(&t->whose, 1 - me);
+	syscall(SYS_futex, &t->whose, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
-/* Even counts are for the even thread to answer. */
-static long ping_pong(unsigned i)
+static void work(unsigned number)
 {
-	atomic_uint *b = &ball[i / 2];
-	unsigned want = i & 1;
-	long rounds = 0;
-
-	if ((i | 1) >= n)
-		return 0;
-	for (;;) {
-		unsigned got;
-
-		while ((got = atomic_load(b)) != LAST && (got & 1) != want)
-			wait_while(b, got);
-		if (got == LAST)
-			return rounds;
-		if (got != 2 * (unsigned)rounds + want)
-			fail("thread %u has ball %u in round %ld", i, got, rounds);
-		rounds++;
-		if (want && rounds % 64 == 0 && !time_left()) {
-			put(b, LAST);
-			return rounds;
-		}
-		put(b, got + 1);
-	}
-}
-
-static long ring(unsigned i)
-{
-	atomic_uint *here = &token[i], *next = &token[(i + 1) % n];
-	unsigned want = i + 1;
-	long rounds = 0;
+	struct turn *t = &turn[number / 2];
+	uint32_t me = number % 2;
 
 	for (;;) {
-		unsigned got;
+		wait_for(t, me);
+		/* The other's count, seen without a lock, tells that stores came in order. */
+		if (t->plain[1 - me] != t->plain[me] + me)
+			failed("a hand-over came before what was stored before it");
+		t->plain[me]++;
+		if (me == 0 && !t->stop && !time_left())
+			t->stop = 1;
+		bool stop = t->stop;
 
-		wait_while(here, 0);
-		got = atomic_exchange(here, 0);
-		if (got == LAST) {
-			if (i + 1 < n)
-				put(next, LAST);
-			return rounds;
-		}
-		if (got != want)
-			fail("thread %u got token %u, not %u", i, got, want);
-		want += n;
-		rounds++;
-		if (i == 0 && rounds % 16 == 0 && atomic_load(&over)) {
-			if (n > 1)
-				put(next, LAST);
-			return rounds;
-		}
-		put(next, got + 1);
+		hand_over(t, me);
+		if (stop)
+			return;
 	}
 }
 
-static long play(unsigned i)
+const char *test_futex(void)
 {
-	long done;
-
-	if (i < n)
-		return ring(i);
-	done = ping_pong(i - n);
-	atomic_store(&over, true);
-	return done;
-}
-
-long stress_futex(void)
-{
-	n = n_threads(2);
-	if (n > MAX_THREADS / 2)
-		n = MAX_THREADS / 2;
-	n &= ~1u;
-	atomic_store(&token[0], 1);
-	return on_threads(2 * n, play);
+	memset(turn, 0, sizeof(turn));
+	return in_threads(threads * 2 > 8 ? 8 : threads * 2, work);
 }

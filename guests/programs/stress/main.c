@@ -1,159 +1,124 @@
-/* Stress for machines with several CPUs: whatever threads do to each other must add up.
- *
- *	stress [SECONDS [NAME ...]]	default: 10 seconds each, all
- *
- * Prints "report stress_NAME: PASS (rounds)" or "... FAIL: why"; exits with 0 if all passed.
+/* Runs the stress tests one after the other; `seconds` in the environment says for how long each,
+ * `only` which one alone. Names on the command line choose among them too.
  */
 #define _GNU_SOURCE
 #include "stress.h"
 
-#include <pthread.h>
 #include <sched.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-static const struct {
-	const char *name;
-	long (*run)(void);
-} tests[] = {
-	{ "atomics", stress_atomics }, { "order", stress_order }, { "futex", stress_futex },
-	{ "fork", stress_fork },       { "map", stress_map },	  { "code", stress_code },
-	{ "signals", stress_signals },
-};
+unsigned threads;
+double seconds = 2;
 
-#define N_TESTS (sizeof(tests) / sizeof(tests[0]))
+static double until;
+static const char *_Atomic failure;
 
-static const char *running;
-static struct timespec until;
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
 
 bool time_left(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec < until.tv_sec ||
-	       (now.tv_sec == until.tv_sec && now.tv_nsec < until.tv_nsec);
+	return now() < until && !has_failed();
 }
 
-void fail(const char *format, ...)
+void failed(const char *text)
 {
-	char why[300];
-	va_list args;
+	const char *none = NULL;
 
-	va_start(args, format);
-	vsnprintf(why, sizeof(why), format, args);
-	va_end(args);
-	printf("report stress_%s: FAIL: %s\n", running, why);
-	fflush(stdout);
-	_exit(1);
+	atomic_compare_exchange_strong(&failure, &none, text);
 }
 
-unsigned n_threads(unsigned least)
+bool has_failed(void)
 {
-	long n = sysconf(_SC_NPROCESSORS_ONLN);
-
-	if (n < (long)least)
-		return least;
-	return n > MAX_THREADS ? MAX_THREADS : (unsigned)n;
+	return atomic_load(&failure) != NULL;
 }
 
-struct worker {
-	pthread_t thread;
-	unsigned index;
-	long (*fn)(unsigned i);
-	long result;
+struct start {
+	void (*fn)(unsigned number);
+	unsigned number;
 };
 
-static pthread_barrier_t all_here;
-
-static void *work(void *arg)
+static void *begin(void *arg)
 {
-	struct worker *w = arg;
-	cpu_set_t set;
+	struct start *s = arg;
 
-	CPU_ZERO(&set);
-	CPU_SET(w->index % (unsigned)sysconf(_SC_NPROCESSORS_ONLN), &set);
-	sched_setaffinity(0, sizeof(set), &set);
-	pthread_barrier_wait(&all_here);
-	w->result = w->fn(w->index);
+	s->fn(s->number);
 	return NULL;
 }
 
-long on_threads(unsigned n, long (*fn)(unsigned i))
+const char *in_threads(unsigned n, void (*fn)(unsigned number))
 {
-	struct worker w[MAX_THREADS];
-	long sum = 0;
+	pthread_t t[MAX_THREADS * 2];
+	struct start s[MAX_THREADS * 2];
 
-	pthread_barrier_init(&all_here, NULL, n);
-	for (unsigned i = 0; i < n; i++) {
-		w[i] = (struct worker){ .index = i, .fn = fn };
-		if (pthread_create(&w[i].thread, NULL, work, &w[i]) != 0)
-			fail("thread %u does not start", i);
+	for (unsigned k = 0; k < n; k++) {
+		s[k] = (struct start){ fn, k };
+		if (pthread_create(&t[k], NULL, begin, &s[k])) {
+			failed("a thread cannot be made");
+			n = k;
+		}
 	}
-	for (unsigned i = 0; i < n; i++) {
-		pthread_join(w[i].thread, NULL);
-		sum += w[i].result;
-	}
-	pthread_barrier_destroy(&all_here);
-	return sum;
+	for (unsigned k = 0; k < n; k++)
+		pthread_join(t[k], NULL);
+	return atomic_load(&failure);
 }
 
-/* Each test has a process of its own, so that one that dies does not take the others with it. */
-static bool run_test(unsigned t, double seconds)
+static const struct {
+	const char *name;
+	const char *(*run)(void);
+} tests[] = {
+	{ "atomics", test_atomics },   { "split", test_split },	    { "futex", test_futex },
+	{ "fork", test_fork },	       { "mapping", test_mapping }, { "jit", test_jit },
+	{ "crossmod", test_crossmod }, { "remap", test_remap },	    { "signals", test_signals },
+	{ "vectors", test_vectors },
+};
+
+static bool wanted(const char *name, int argc, char **argv)
 {
-	long ns;
-	int status;
-	pid_t pid;
+	const char *only = getenv("only");
 
-	running = tests[t].name;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	ns = until.tv_nsec + (long)((seconds - (long)seconds) * 1e9);
-	until.tv_sec += (long)seconds + ns / 1000000000;
-	until.tv_nsec = ns % 1000000000;
-	fflush(stdout);
-	pid = fork();
-	if (pid == 0) {
-		long rounds = tests[t].run();
-
-		if (rounds <= 0)
-			fail("nothing was done");
-		printf("report stress_%s: PASS (%ld)\n", running, rounds);
-		fflush(stdout);
-		_exit(0);
-	}
-	if (pid < 0 || waitpid(pid, &status, 0) != pid) {
-		printf("report stress_%s: FAIL: no process\n", running);
-		return false;
-	}
-	if (WIFSIGNALED(status))
-		printf("report stress_%s: FAIL: signal %d\n", running, WTERMSIG(status));
-	return status == 0;
-}
-
-static bool wanted(const char *name, char **names)
-{
-	if (!names[0])
-		return true;
-	for (; *names; names++)
-		if (strcmp(*names, name) == 0)
+	if (only)
+		return strcmp(name, only) == 0;
+	for (int n = 1; n < argc; n++)
+		if (strcmp(argv[n], name) == 0)
 			return true;
-	return false;
+	return argc < 2;
 }
 
 int main(int argc, char **argv)
 {
-	double seconds = argc > 1 ? atof(argv[1]) : 10;
-	bool ok = true;
+	const char *text = getenv("seconds");
+	int bad = 0;
 
-	if (argc == 3 && strcmp(argv[1], "--child") == 0)
-		return stress_child(argv[2]);
-	for (unsigned t = 0; t < N_TESTS; t++)
-		if (wanted(tests[t].name, argc > 2 ? argv + 2 : argv + argc))
-			ok &= run_test(t, seconds);
-	return !ok;
+	/* What test_fork executes: exit with the given status. */
+	if (argc == 3 && strcmp(argv[1], "--exit") == 0)
+		return atoi(argv[2]);
+	if (text)
+		seconds = atof(text);
+	threads = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+	if (threads < 2)
+		threads = 2;
+	if (threads > MAX_THREADS)
+		threads = MAX_THREADS;
+	for (unsigned n = 0; n < sizeof(tests) / sizeof(tests[0]); n++) {
+		const char *why;
+
+		if (!wanted(tests[n].name, argc, argv))
+			continue;
+		atomic_store(&failure, NULL);
+		until = now() + seconds;
+		why = tests[n].run();
+		printf("report stress_%s: %s%s\n", tests[n].name, why ? "FAIL " : "PASS",
+		       why ? why : "");
+		fflush(stdout);
+		bad += why != NULL;
+	}
+	printf("report stress: %s\n", bad ? "FAIL" : "PASS");
+	return bad;
 }

@@ -1,45 +1,42 @@
-/* What the stress tests share. Each runs until the time is over and returns how much it has done;
- * the first wrong value ends the program.
+/* Stress tests for several CPUs: what each file has, and what they share.
+ *
+ * A test runs for `seconds`, in `threads` threads or a few more, and returns NULL, or what went
+ * wrong. All memory that it leaves behind is the process's.
  */
 #ifndef STRESS_H
 #define STRESS_H
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #define MAX_THREADS 64
 
-long stress_atomics(void);
-long stress_order(void);
-long stress_futex(void);
-long stress_fork(void);
-long stress_map(void);
-long stress_code(void);
-long stress_signals(void);
+extern unsigned threads;
+extern double seconds;
 
-/* What a program started by stress_fork does: exits with a status made from the word. */
-int stress_child(const char *word);
+const char *test_atomics(void);
+const char *test_split(void);
+const char *test_futex(void);
+const char *test_fork(void);
+const char *test_mapping(void);
+const char *test_jit(void);
+const char *test_crossmod(void);
+const char *test_remap(void);
+const char *test_signals(void);
+const char *test_vectors(void);
 
-/* Is there time left? Costs a system call at worst: ask now and then. */
+/* Is there time left for the test that runs? */
 bool time_left(void);
-
-/* Say what went wrong and end the program. From any thread. */
-_Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-/* As many threads as CPUs, but at least least. */
-unsigned n_threads(unsigned least);
-
-/* Run fn(0) to fn(n - 1) at once, each on a thread of its own that stays on one CPU; returns the sum
- * of what they return. */
-long on_threads(unsigned n, long (*fn)(unsigned i));
-
-/* Cheap random numbers. *seed must not be 0. */
-static inline uint32_t rnd(uint32_t *seed)
-{
-	*seed ^= *seed << 13;
-	*seed ^= *seed >> 17;
-	*seed ^= *seed << 5;
-	return *seed;
-}
+/* Run fn(number) in n threads and wait for all. The first failure that one of them noted, or NULL.
+ */
+const char *in_threads(unsigned n, void (*fn)(unsigned number));
+/* Note a failure of the running test; text is constant. Any thread. */
+void failed(const char *text);
+bool has_failed(void);
 
 #endif

@@ -1,6 +1,6 @@
 /* The code cache of a machine: where translations are, what voids them, making room.
  *
- * Void means: its entries jump to an exit, nothing finds it any more, and a new translation of the
+ * Void means: its top jumps to an exit, nothing finds it any more, and a new translation of the
  * same place gets those jumps redirected. A vCPU that is inside one goes on to its end, as a CPU
  * goes on with what it has fetched. The memory comes back when all is flushed.
  */
@@ -193,9 +193,7 @@ static void void_tb(struct code_cache *k, struct tb *t)
 	while (*b != t)
 		b = &(*b)->hash_next;
 	*b = t->hash_next;
-	cache_redirect(k, t->entry, t->void_exit);
-	if (t->entry_fpu != t->entry)
-		cache_redirect(k, t->entry_fpu, t->void_exit);
+	cache_redirect(k, t->top, t->void_exit);
 	t->valid = false;
 	k->voided++;
 }
@@ -216,8 +214,8 @@ void cache_void_page(void *cache, struct page_state *ps)
 
 bool cache_full(const struct code_cache *k)
 {
-	return k->used + TB_MAX_CODE > CODE_BYTES || k->n_tbs + 1 > MAX_TBS ||
-	       k->n_exits + 8 * TB_MAX_INSNS > MAX_EXITS || k->n_marks + TB_MAX_INSNS > MAX_MARKS;
+	return k->used + TB_MAX_CODE > COLD_CODE || k->cold_used + TB_MAX_CODE > CODE_BYTES ||
+	       k->n_tbs + 1 > MAX_TBS || k->n_exits + 8 * TB_MAX_INSNS > MAX_EXITS || k->n_marks + TB_MAX_INSNS > MAX_MARKS;
 }
 
 void cache_flush(struct dbt *d)
@@ -242,6 +240,7 @@ void cache_flush(struct dbt *d)
 			*page_list(k, k->tb[i].host) = NULL;
 	memset(k->hash, 0, sizeof(k->hash));
 	k->used = k->stubs.end;
+	k->cold_used = COLD_CODE;
 	k->n_tbs = k->n_exits = k->n_marks = 0;
 	k->flushes++;
 	atomic_fetch_add(&k->epoch, 1);

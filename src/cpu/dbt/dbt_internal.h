@@ -56,6 +56,10 @@ struct dbt_ctx {
 	uint32_t exit;	  /* number of the exit that was taken */
 	_Atomic uint32_t poll; /* look at vcpu.kick */
 	uint32_t fpu_out; /* 1: vector registers are not in the host's */
+	uint32_t x87_out; /* 1: x87 and MMX registers are not */
+	uint32_t x87_saved; /* 1: they have come back, with the host's pointers in them */
+	uint64_t x87_base;  /* ctx.base of the last translation that used them */
+	uint64_t keep[2];   /* registers that loading them needs */
 	struct vcpu_fpu *fpu;
 };
 
@@ -114,20 +118,25 @@ struct space {
 #define TBM_COUNT 16u /* count instructions, go nowhere but back */
 #define TBM_SMAP  32u /* STAC and CLAC switch spaces */
 #define TBM_TSD	  64u /* RDTSC is not allowed */
+#define TBM_X87	  128u /* x87 and MMX allowed */
 
 struct tb {
 	struct tb *hash_next;
 	struct tb *page_next; /* of the same guest page */
 	const uint8_t *host;  /* guest code */
-	uint32_t entry_jump;  /* offsets in the code: R14 = RIP; */
-	uint32_t entry;	      /* the page is the one that runs already; */
-	uint32_t entry_fpu;   /* and vector registers are in place */
-	uint32_t void_exit;   /* where the entries lead once it is void */
+	/* Offsets in the code. Flags are in ctx.cc, or in the host's where said. */
+	uint32_t entry_jump;  /* RIP in R14 */
+	uint32_t entry_saved; /* the page is the one that runs already */
+	uint32_t entry_host;  /* likewise, flags in the host's */
+	uint32_t top;	      /* all ways in lead here */
+	uint32_t void_exit;   /* where top leads once it is void */
 	uint32_t end;
 	uint16_t off, len; /* bytes of guest code, in its page */
 	uint16_t n_insns;
 	uint8_t mode;
 	bool vec;   /* has vector registers in place */
+	bool top_host; /* flags are in the host's at top */
+	bool x87;   /* has x87 and MMX registers in place */
 	bool valid; /* not void */
 };
 
@@ -151,6 +160,7 @@ struct tb_exit {
 	uint8_t kind;
 	int8_t undo;	 /* EXIT_LOOKUP: what the branch has added to rSP */
 	uint8_t len, opsize; /* EXIT_SYSCALL to EXIT_IRET: of the instruction */
+	bool host; /* EXIT_LINK: flags are in the host's there */
 	uint16_t n_done; /* instructions of the block before off */
 };
 
@@ -158,16 +168,18 @@ struct tb_exit {
 struct insn_mark {
 	uint32_t code;
 	uint16_t off;
-	uint16_t n_done;
+	uint8_t n_done;
+	bool saved; /* flags are in ctx.cc when it accesses memory */
 };
 
 #define CODE_BYTES (32 * MiB)
+#define COLD_CODE  (20 * MiB) /* from here on: what is rarely run */
 #define MAX_TBS	   (1u << 18)
 #define MAX_EXITS  (1u << 20)
 #define MAX_MARKS  (1u << 21)
 #define TB_HASH_BITS 16
 #define TB_MAX_INSNS 48
-/* The most that one translation takes of the code. */
+/* The most that one translation takes of either part of the code. */
 #define TB_MAX_CODE (TB_MAX_INSNS * 400 + 4096)
 
 struct stubs {
@@ -178,7 +190,8 @@ struct stubs {
 	uint32_t leave;		/* exit_noflags with ctx.exit set */
 	uint32_t fill[2];	/* read, write: RCX = gva -> R14 = addend */
 	uint32_t string;	/* RCX = what dbt_string() takes */
-	uint32_t fpu_load;
+	uint32_t cross[7];	/* RCX = gva of 2^n bytes: comes back if they lie in one page */
+	uint32_t fpu_load, x87_load;
 	uint32_t load_xmm, load_ymm, load_zmm, save_any;
 	uint32_t end;
 };
@@ -187,7 +200,7 @@ struct stubs {
 struct code_cache {
 	pthread_mutex_t lock; /* guards all but what is constant */
 	struct codemem code;
-	uint32_t used;
+	uint32_t used, cold_used;
 	struct stubs stubs; /* constant */
 	struct tb *tb;	    /* MAX_TBS; owned */
 	struct tb_exit *exit; /* MAX_EXITS; owned */
@@ -217,6 +230,7 @@ struct dbt {
 	uint64_t epoch;	   /* of the cache that the jump caches are of */
 	_Atomic bool inside; /* may be in translated code */
 	uint8_t mode;	     /* of the last look up */
+	uint64_t fdp; /* the x87 data pointer that was loaded */
 	const struct insn_mark *trap; /* where a signal came */
 	struct {
 		uint64_t enters, lookups, misses, fills, fill_fails, interps, links, signals,

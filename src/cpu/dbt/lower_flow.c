@@ -106,7 +106,7 @@ static bool may_link(const struct tr *t)
 	return !(t->t->mode & TBM_COUNT);
 }
 
-/* To the RIP in S_ADD, by the jump cache; no flags are touched. undo: what the branch has added to
+/* To the RIP in S_ADD, by the jump cache, with flags in ctx.cc. undo: what the branch has added to
  * rSP, for one that turns out to fault. */
 static void go_indirect(struct tr *t, int8_t undo)
 {
@@ -115,6 +115,8 @@ static void go_indirect(struct tr *t, int8_t undo)
 	uint32_t exit = tr_exit(t, EXIT_LOOKUP, t->off[t->at]);
 
 	t->k->exit[exit].undo = undo;
+	if (!t->saved)
+		tr_save_flags(t);
 	if (!may_link(t)) {
 		tr_cold(t, (struct cold){ .kind = COLD_MISS, .from = e_jmp(e), .exit = exit });
 		return;
@@ -145,7 +147,7 @@ static void align_rel32(struct emit *e, unsigned n)
 
 static uint32_t entry_of(const struct tr *t, const struct tb *to)
 {
-	return t->t->vec ? to->entry_fpu : to->entry;
+	return t->saved ? to->entry_saved : to->entry_host;
 }
 
 /* Where a jump to the offset can go right now; 0: to an exit. */
@@ -155,7 +157,7 @@ static uint32_t known_target(struct tr *t, int32_t target)
 
 	if (!may_link(t))
 		return 0;
-	if (target == t->t->off)
+	if (target == t->t->off && entry_of(t, t->t))
 		return entry_of(t, t->t);
 	to = cache_find(t->k, t->page + target, t->t->mode);
 	return to ? entry_of(t, to) : 0;
@@ -172,7 +174,9 @@ static void aim(struct tr *t, uint32_t rel32, int32_t target)
 	exit = tr_exit(t, may_link(t) ? EXIT_LINK : EXIT_NEXT, (uint16_t)target);
 	t->k->exit[exit].patch_at = rel32;
 	t->k->exit[exit].n_done++;
-	tr_cold(t, (struct cold){ .kind = COLD_EXIT, .from = rel32, .exit = exit });
+	t->k->exit[exit].host = !t->saved;
+	tr_cold(t, (struct cold){
+			   .kind = COLD_EXIT, .from = rel32, .exit = exit, .noflags = t->saved });
 }
 
 void tr_goto(struct tr *t, int32_t target)
@@ -201,6 +205,7 @@ bool lower_jcc(struct tr *t, const struct insn *i)
 
 	if (i->opsize != 8)
 		return false;
+	tr_flags_for(t, i);
 	if (in_page(target)) {
 		align_rel32(e, 2);
 		aim(t, e_jcc(e, insn_cond(i)), target);
@@ -293,6 +298,7 @@ bool lower_ret(struct tr *t, const struct insn *i)
 void tr_far(struct tr *t, const struct cold *c)
 {
 	t->at = c->exit;
+	t->saved = false;
 	load_rip(t, c->target);
 	go_indirect(t, 0);
 }

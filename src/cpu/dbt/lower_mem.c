@@ -81,12 +81,13 @@ static void test_low(struct emit *e, unsigned reg, uint8_t imm)
 void tr_access(struct tr *t, uint8_t reg, unsigned size, bool write, bool exact)
 {
 	struct emit *e = &t->e;
-	bool keep = t->need[t->at];
 	uint32_t exit = tr_exit(t, EXIT_INTERP, t->off[t->at]), unaligned = 0;
 	struct hmem entry = { .base = H_NONE, .index = S_ADD, .scale = 3, .gs = true };
 
-	if (keep)
+	if (t->need[t->at] && !t->saved) {
 		tr_save_flags(t);
+		t->saved = true;
+	}
 	if (size > 1) {
 		test_low(e, reg, (uint8_t)(size - 1));
 		unaligned = e_jcc(e, CC_JNZ);
@@ -100,7 +101,7 @@ void tr_access(struct tr *t, uint8_t reg, unsigned size, bool write, bool exact)
 						  .from = unaligned,
 						  .back = emit_at(e),
 						  .exit = exit,
-						  .size = (uint8_t)size,
+						  .log2 = (uint8_t)__builtin_ctz(size),
 						  .reg = reg });
 	}
 	e_rorx(e, S_ADD, reg, PAGE_SHIFT);
@@ -118,6 +119,13 @@ void tr_access(struct tr *t, uint8_t reg, unsigned size, bool write, bool exact)
 				  .exit = exit,
 				  .write = write,
 				  .reg = reg });
-	if (keep)
+}
+
+void tr_flags_for(struct tr *t, const struct insn *i)
+{
+	if (!touches_flags(i))
+		return;
+	if (t->saved && t->need[t->at])
 		tr_restore_flags(t);
+	t->saved = false;
 }

@@ -262,6 +262,26 @@ static bool writes_index(const struct insn *i)
 	return i->map == 3 && i->enc != ENC_EVEX && (i->opcode == 0x61 || i->opcode == 0x63);
 }
 
+/* LEA straight into its destination. */
+static bool simple_lea(struct tr *t, const struct insn *i)
+{
+	struct hmem m = { .base = H_NONE, .index = H_NONE, .scale = i->scale };
+	unsigned to = host_reg[i->opd[0].reg];
+
+	if (to == H_NONE || i->opd[0].size < 4 || i->adsize != 8 || i->base >= REG_BLOCK ||
+	    i->disp != (int32_t)i->disp || host_reg[i->base] == H_NONE)
+		return false;
+	m.base = host_reg[i->base];
+	m.disp = (int32_t)i->disp;
+	if (i->index != REG_ZERO) {
+		if (host_reg[i->index] == H_NONE)
+			return false;
+		m.index = host_reg[i->index];
+	}
+	e_op_mem(&t->e, i->opd[0].size == 8, 0, 0x8d, to, m);
+	return true;
+}
+
 /* MOV between rAX and an absolute address has no ModRM: use the form that has. */
 static void absolute_move(struct tr *t, const struct insn *i, const struct fields *f)
 {
@@ -290,6 +310,9 @@ bool lower_copy(struct tr *t, const struct insn *i)
 		unsigned size = i->opd[u.mem].size;
 		uint8_t reg;
 
+		/* A long double: all 16 bytes lie in one page, or none of it is for us. */
+		if (size == 10)
+			size = 16;
 		if (!is_power_of_two(size))
 			return false;
 		reg = tr_address(t, i);
@@ -298,7 +321,7 @@ bool lower_copy(struct tr *t, const struct insn *i)
 		tr_access(t, reg, size, attr & INSN_MEM_DST, attr & INSN_ALIGNED);
 		f.mem = true;
 		f.m = h_sum(reg, S_ADD);
-		if (u.n || u.high || u.count) {
+		if (u.n || u.high || u.count || is_x87(i)) {
 			uint8_t whole = u.count ? S_ADD : S_ADDR;
 
 			e_lea(e, whole, f.m);
@@ -310,6 +333,12 @@ bool lower_copy(struct tr *t, const struct insn *i)
 	for (unsigned n = 0; n < u.n; n++)
 		e_load(e, u.host[n], h_gs(CTX_GPR(u.guest[n])));
 	rename_fields(i, &u, &f);
+	if (i->op == OP_X87 && !(attr & INSN_NOWAIT) && !t->x87_noted) {
+		e_load(e, S_ADD, h_gs(CTX(base)));
+		e_store(e, h_gs(CTX(x87_base)), S_ADD);
+		t->x87_noted = true;
+	}
+	tr_flags_for(t, i);
 	if (is_absolute_move(i))
 		absolute_move(t, i, &f);
 	else
@@ -326,8 +355,11 @@ bool lower_lea(struct tr *t, const struct insn *i)
 {
 	const struct operand *o = &i->opd[0];
 	uint8_t from, to = host_reg[o->reg] == H_NONE ? S_ADDR : host_reg[o->reg];
-	struct insn plain = *i;
+	struct insn plain;
 
+	if (simple_lea(t, i))
+		return true;
+	plain = *i;
 	plain.seg = SEG_DS;
 	from = tr_address(t, &plain);
 	if (from == H_NONE)
@@ -357,6 +389,7 @@ bool lower_cmpxchg16b(struct tr *t, const struct insn *i)
 	tr_access(t, reg, wide ? 16 : 8, true, wide);
 	e_lea(e, S_ADD, h_sum(reg, S_ADD));
 	e_mov(e, H_RCX, H_GUEST_RCX);
+	tr_flags_for(t, i);
 	if (i->prefix & PFX_LOCK)
 		e8(e, 0xf0);
 	e_op_mem(e, wide, 1, 0xc7, 1, h_at(S_ADD, 0));

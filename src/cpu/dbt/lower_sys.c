@@ -35,7 +35,8 @@ bool lower_sti(struct tr *t, const struct insn *i)
 	E_BYTES(e, 0xe3, 0x05); /* jrcxz */
 	tr_cold(t, (struct cold){ .kind = COLD_EXIT,
 				  .from = e_jmp(e),
-				  .exit = tr_exit(t, EXIT_INTERP, t->off[t->at]) });
+				  .exit = tr_exit(t, EXIT_INTERP, t->off[t->at]),
+				  .noflags = t->saved });
 	set_word(e, CTX(iflag), RFLAGS_IF);
 	return true;
 }
@@ -100,6 +101,11 @@ bool lower_pushf(struct tr *t, const struct insn *i)
 	e_lea(e, S_ADDR, h_at(H_GUEST_RSP, -8));
 	tr_access(t, S_ADDR, 8, true, false);
 	e_lea(e, S_ADDR, h_sum(S_ADDR, S_ADD));
+	if (t->saved)
+		tr_restore_flags(t);
+	else
+		tr_save_flags(t);
+	t->saved = true;
 	E_BYTES(e, 0x9c, 0x41, 0x58 | (S_ADD & 7)); /* pushfq; pop r14 */
 	E_BYTES(e, 0x41, 0x81, 0xe6);		    /* and r14d, arithmetic flags */
 	e32(e, RFLAGS_ARITH);
@@ -110,31 +116,28 @@ bool lower_pushf(struct tr *t, const struct insn *i)
 	}
 	e_store(e, h_at(S_ADDR, 0), S_ADD);
 	e_lea(e, H_GUEST_RSP, h_at(H_GUEST_RSP, -8));
-	if (t->need[t->at])
-		tr_restore_flags(t);
 	return true;
 }
 
 bool lower_string(struct tr *t, const struct insn *i)
 {
-	bool movs = i->op == OP_MOVS, keep = t->need[t->at];
+	bool movs = i->op == OP_MOVS;
 	bool rep = i->prefix & (PFX_REP | PFX_REPNE);
 	struct emit *e = &t->e;
 
 	if (i->adsize != 8 || (movs && (i->seg == SEG_FS || i->seg == SEG_GS)) ||
 	    t->t->mode & TBM_COUNT)
 		return false;
-	if (keep)
+	if (t->need[t->at] && !t->saved) {
 		tr_save_flags(t);
+		t->saved = true;
+	}
 	e_mov_imm(e, S_ADDR,
 		  i->opd[0].size | (rep ? STRING_REP : 0) | (movs ? STRING_MOVS : 0));
 	E_BYTES(e, 0xeb, 4);
 	e32(e, tr_exit(t, EXIT_INTERP, t->off[t->at]));
 	e_call_to(e, t->k->stubs.string);
-	if (t->t->vec)
-		e_call_to(e, t->k->stubs.fpu_load);
-	if (keep)
-		tr_restore_flags(t);
+	tr_reload_fpu(t);
 	return true;
 }
 
@@ -176,6 +179,7 @@ bool lower_bit_memory(struct tr *t, const struct insn *i)
 	}
 	tr_access(t, S_ADDR, size, i->op != OP_BT, false);
 	if (i->op == OP_BT) {
+		tr_flags_for(t, i);
 		e_op_mem(e, size == 8, 0, 0x8b, S_ADD, h_sum(S_ADDR, S_ADD));
 		e_op_reg(e, size == 8, 1, 0xa3, bit, S_ADD);
 		return true;
@@ -186,6 +190,7 @@ bool lower_bit_memory(struct tr *t, const struct insn *i)
 	e_modrm_mem(e, S_ADD, (struct hmem){ .base = H_NONE,
 					     .index = H_NONE,
 					     .disp = CTX(mask63) - (size == 4 ? 8 : 0) });
+	tr_flags_for(t, i);
 	if (i->prefix & PFX_LOCK)
 		e8(e, 0xf0);
 	e_op_mem(e, size == 8, 1, i->opcode, S_ADD, h_at(S_ADDR, 0));

@@ -20,6 +20,8 @@
 
 /* -- Finding ---------------------------------------------------------------------------------- */
 
+#define FCW_MASKS 0x3f
+
 static bool can_translate(const struct vcpu *c)
 {
 	return c->code64 && c->tlb_mode != TLB_SLOW && !interp_must_step(c);
@@ -39,6 +41,9 @@ static uint8_t mode_of(struct dbt *d)
 		m |= TBM_TSD;
 	if (c->cr0 & (CR0_TS | CR0_EM))
 		return (uint8_t)m;
+	/* An exception would leave the host's pointers and opcode; FLDCW is the interpreter's. */
+	if ((load16(c->fpu.fx) & FCW_MASKS) == FCW_MASKS)
+		m |= TBM_X87;
 	if (c->cr4 & CR4_OSFXSR)
 		m |= TBM_SSE;
 	if (c->cr4 & CR4_OSXSAVE && (xcr0 & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX)) {
@@ -157,7 +162,7 @@ static const void *on_trap(void *arg, const void *pc)
 		return NULL;
 	d->stats.signals++;
 	d->ctx->exit = EXIT_TRAP;
-	return code_at(k, k->stubs.exit_trap);
+	return code_at(k, d->trap->saved ? k->stubs.leave : k->stubs.exit_trap);
 }
 
 /* Word by word: what was stored as words is slow to load as vectors right after. */
@@ -170,6 +175,28 @@ static void copy_words(uint64_t *to, const uint64_t *from)
 }
 
 #define OWN_FLAGS (RFLAGS_IF | RFLAGS_DF | RFLAGS_AC)
+
+/* Fields of the 64-bit FXSAVE image. */
+#define FX_FIP 8
+#define FX_FDP 16
+
+/* Registers that were saved hold the host's pointers: the instruction's is translated back, one to
+ * data that has changed is lost. */
+static void fix_x87_pointers(struct dbt *d)
+{
+	const struct code_cache *k = d->cache;
+	uint8_t *fx = d->c->fpu.fx;
+	uint64_t off = load64(fx + FX_FIP) - (uint64_t)(uintptr_t)k->code.rx;
+
+	d->ctx->x87_saved = 0;
+	if (off < k->code.len) {
+		const struct insn_mark *m = cache_mark(k, (uint32_t)off);
+
+		store64(fx + FX_FIP, m ? d->ctx->x87_base + m->off : 0);
+	}
+	if (load64(fx + FX_FDP) != d->fdp)
+		store64(fx + FX_FDP, 0);
+}
 
 static void load_ctx(struct dbt *d)
 {
@@ -185,6 +212,7 @@ static void load_ctx(struct dbt *d)
 	x->iflag = c->rflags_rest & RFLAGS_IF;
 	x->dflag = c->rflags_rest & RFLAGS_DF;
 	x->acflag = c->rflags_rest & RFLAGS_AC;
+	d->fdp = load64(c->fpu.fx + FX_FDP);
 	x->irq_wait = interp_irq_waits(c);
 	x->tsc_offset = (uint64_t)atomic_load_explicit(&c->tsc_offset, memory_order_relaxed);
 	x->tsc_aux = (uint32_t)c->msr.tsc_aux;
@@ -212,6 +240,8 @@ static void store_ctx(struct dbt *d)
 
 	copy_words(c->gpr, x->gpr);
 	c->cc = x->cc & CC_MASK;
+	if (x->x87_saved)
+		fix_x87_pointers(d);
 	sync_ac(d);
 	c->rflags_rest = x->rest | x->iflag | x->dflag | x->acflag;
 	c->seg[SEG_GS].base = x->seg_base[1];
@@ -228,7 +258,7 @@ static void link_exit(struct dbt *d, const struct tb_exit *x, const struct tb *t
 	if (d->epoch == k->epoch && to->valid &&
 	    (((uintptr_t)to->host ^ (uintptr_t)from->host) & ~(PAGE_SIZE - 1)) == 0 &&
 	    to->mode == from->mode) {
-		uint32_t rel = (from->vec ? to->entry_fpu : to->entry) - (x->patch_at + 4);
+		uint32_t rel = (x->host ? to->entry_host : to->entry_saved) - (x->patch_at + 4);
 
 		__atomic_store_n((uint32_t *)(k->code.rw + x->patch_at), rel, __ATOMIC_RELEASE);
 		d->stats.links++;
@@ -245,9 +275,7 @@ static void redirect(struct dbt *d, const struct tb_exit *x, const struct tb *to
 	pthread_mutex_lock(&k->lock);
 	if (d->epoch == k->epoch && to->valid && !old->valid && to->host == old->host &&
 	    to->mode == old->mode) {
-		cache_redirect(k, old->entry, to->entry);
-		if (old->vec)
-			cache_redirect(k, old->entry_fpu, to->entry_fpu);
+		cache_redirect(k, old->top, old->top_host ? to->entry_host : to->entry_saved);
 	}
 	pthread_mutex_unlock(&k->lock);
 }
@@ -323,7 +351,7 @@ static const void *after_exit(struct dbt *d, enum next *next)
 		count(d, 1);
 	}
 	*next = NEXT_LOOK;
-	if (x.kind == EXIT_POLL || d->mode & TBM_COUNT ||
+	if (x.kind == EXIT_POLL || (x.kind != EXIT_VOID && d->mode & TBM_COUNT) ||
 	    atomic_load_explicit(&ctx->poll, memory_order_relaxed) ||
 	    atomic_load_explicit(&d->cache->flushing, memory_order_relaxed))
 		return NULL;
@@ -335,7 +363,7 @@ static const void *after_exit(struct dbt *d, enum next *next)
 		link_exit(d, &x, t);
 	else if (x.kind == EXIT_VOID)
 		redirect(d, &x, t);
-	return add_jump(d, t);
+	return d->mode & TBM_COUNT ? NULL : add_jump(d, t);
 }
 
 /* Run translated code from c->rip on; false if there is none. */
@@ -463,7 +491,7 @@ static int dbt_init(struct vcpu *c, struct err *err)
 	}
 	d->ctx->self = d;
 	d->ctx->fpu = &c->fpu;
-	d->ctx->fpu_out = 1;
+	d->ctx->fpu_out = d->ctx->x87_out = 1;
 	d->ctx->mask31 = 31;
 	d->ctx->mask63 = 63;
 	__asm__("stmxcsr %0" : "=m"(d->ctx->host_mxcsr));

@@ -198,9 +198,59 @@ static uint32_t make_saver(struct emit *e, uint64_t xcr0)
 	return at;
 }
 
+/* mov eax, 1; xor edx, edx: XSAVE's components, x87 alone. Flags are lost. */
+static void choose_x87(struct emit *e)
+{
+	e_mov_imm(e, H_RAX, 1);
+	e_mov_imm(e, H_RDX, 0);
+}
+
+static uint32_t make_x87_load(struct emit *e)
+{
+	uint32_t at = emit_at(e);
+
+	e_store(e, h_gs(CTX(code)), H_R14);
+	e_store(e, h_gs(CTX(keep)), H_RAX);
+	e_store(e, h_gs(CTX(keep) + 8), H_RDX);
+	e_load(e, H_R14, h_gs(CTX(fpu)));
+	choose_x87(e);
+	/* XSTATE_BV = 1, XCOMP_BV = 0 */
+	e_store(e, h_at(H_R14, FPU(xsave_header)), H_RAX);
+	e_store(e, h_at(H_R14, FPU(xsave_header) + 8), H_RDX);
+	E_BYTES(e, 0x49, 0x0f, 0xae, 0x2e); /* xrstor64 [r14] */
+	e_load(e, H_RAX, h_gs(CTX(keep)));
+	e_load(e, H_RDX, h_gs(CTX(keep) + 8));
+	e_load(e, H_R14, h_gs(CTX(code)));
+	e_op_mem(e, 0, 0, 0xc7, 0, h_gs(CTX(x87_out)));
+	e32(e, 0);
+	e8(e, 0xc3);
+	return at;
+}
+
+/* RAX, RDX, R14 and flags are lost. */
+static void save_x87_if_in(struct emit *e)
+{
+	uint8_t *out;
+
+	e_op_mem(e, 0, 0, 0x83, 7, h_gs(CTX(x87_out)));
+	e8(e, 0);
+	out = short_jump(e, JNZ);
+	e_load(e, H_R14, h_gs(CTX(fpu)));
+	choose_x87(e);
+	E_BYTES(e, 0x49, 0x0f, 0xae, 0x26); /* xsave64 [r14] */
+	E_BYTES(e, 0xdb, 0xe3);		    /* fninit */
+	e_op_mem(e, 0, 0, 0xc7, 0, h_gs(CTX(x87_out)));
+	e32(e, 1);
+	e_op_mem(e, 0, 0, 0xc7, 0, h_gs(CTX(x87_saved)));
+	e32(e, 1);
+	land(e, out);
+}
+
 static void save_fpu_if_in(struct emit *e, const struct stubs *s)
 {
 	uint8_t *out;
+
+	save_x87_if_in(e);
 
 	/* cmp dword gs:[fpu_out], 0 */
 	e_op_mem(e, 0, 0, 0x83, 7, h_gs(CTX(fpu_out)));
@@ -291,6 +341,25 @@ static uint32_t make_call(struct emit *e, struct stubs *s,
 	return at;
 }
 
+/* Called with RCX = gva like the routines above. */
+static uint32_t make_cross(struct emit *e, const struct stubs *s, unsigned size)
+{
+	uint32_t at = emit_at(e);
+	uint8_t *fail;
+
+	/* lea r14d, [rcx + size - 1]; xor r14d, ecx; test r14d, 0x1000 */
+	e_op_mem(e, 0, 0, 0x8d, H_R14, h_at(H_RCX, (int32_t)size - 1));
+	e_op_reg(e, 0, 0, 0x33, H_R14, H_RCX);
+	E_BYTES(e, 0x41, 0xf7, 0xc6);
+	e32(e, PAGE_SIZE);
+	fail = short_jump(e, JNZ);
+	e8(e, 0xc3);
+	land(e, fail);
+	take_number(e, -9);
+	e_jmp_to(e, s->leave);
+	return at;
+}
+
 void stubs_make(struct code_cache *k, uint64_t xcr0)
 {
 	struct emit e = { .p = k->code.rw, .start = k->code.rw };
@@ -301,6 +370,7 @@ void stubs_make(struct code_cache *k, uint64_t xcr0)
 	s->load_ymm = xcr0 & XCR0_AVX ? make_loader(&e, 32, has512) : s->load_xmm;
 	s->load_zmm = has512 ? make_loader(&e, 64, true) : s->load_ymm;
 	s->save_any = make_saver(&e, xcr0);
+	s->x87_load = make_x87_load(&e);
 	s->fpu_load = emit_at(&e);
 	e_store(&e, h_gs(CTX(code)), H_R14);
 	e_load(&e, H_R14, h_gs(CTX(fpu)));
@@ -310,8 +380,11 @@ void stubs_make(struct code_cache *k, uint64_t xcr0)
 	s->fill[0] = make_call(&e, s, dbt_fill, 0);
 	s->fill[1] = make_call(&e, s, dbt_fill, 1);
 	s->string = make_call(&e, s, dbt_string, 0);
+	for (unsigned n = 1; n < ARRAY_SIZE(s->cross); n++)
+		s->cross[n] = make_cross(&e, s, 1u << n);
 	s->end = (uint32_t)ALIGN_UP(emit_at(&e), 64u);
 	k->used = s->end;
+	k->cold_used = COLD_CODE;
 }
 
 void fpu_choose(struct dbt *d)

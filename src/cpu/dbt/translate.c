@@ -29,9 +29,14 @@ static unsigned vector_mode(const struct insn *i)
 	return attr & INSN_USES_SSE ? TBM_SSE : 0;
 }
 
+bool is_x87(const struct insn *i)
+{
+	return i->op == OP_X87 || i->op == OP_MMX || i->op == OP_FWAIT;
+}
+
 static bool is_vector(const struct insn *i)
 {
-	return i->op == OP_VEC || i->op == OP_VZERO || i->op == OP_LDMXCSR || i->op == OP_STMXCSR;
+	return (i->op == OP_MMX && insn_table[i->id].attr & INSN_USES_SSE) || i->op == OP_VEC || i->op == OP_VZERO || i->op == OP_LDMXCSR || i->op == OP_STMXCSR;
 }
 
 typedef bool (*lower_fn)(struct tr *t, const struct insn *i);
@@ -59,7 +64,7 @@ static lower_fn lowering(const struct insn *i)
 	case OP_PDEP: case OP_PEXT: case OP_MULX: case OP_RORX: case OP_SARX: case OP_SHLX:
 	case OP_SHRX: case OP_ADCX: case OP_ADOX: case OP_CMPXCHG: case OP_XADD: case OP_CLC:
 	case OP_STC: case OP_CMC: case OP_PAUSE: case OP_FENCE: case OP_VEC: case OP_VZERO:
-	case OP_LDMXCSR: case OP_STMXCSR:
+	case OP_LDMXCSR: case OP_STMXCSR: case OP_X87: case OP_MMX: case OP_FWAIT:
 		return lower_copy;
 	case OP_NOP: case OP_PREFETCH: case OP_SERIALIZE: return lower_nop;
 	case OP_CLI: return lower_cli;
@@ -89,7 +94,7 @@ static lower_fn lowering(const struct insn *i)
 static bool is_ours(const struct tr *t, const struct insn *i)
 {
 	enum cpu_feature f = insn_table[i->id].feature;
-	unsigned need = vector_mode(i);
+	unsigned need = vector_mode(i) | (is_x87(i) ? TBM_X87 : 0);
 
 	if (!lowering(i) || (need & t->t->mode) != need)
 		return false;
@@ -97,9 +102,11 @@ static bool is_ours(const struct tr *t, const struct insn *i)
 		return false;
 	if (insn_table[i->id].attr & INSN_NEEDS_VL && i->vl < 64 && !t->k->has[FEAT_AVX512VL])
 		return false;
+	/* FLDCW may unmask exceptions. */
+	if (i->op == OP_X87 && i->opcode == 0xd9 && i->has_mem && (i->modrm >> 3 & 7) == 5)
+		return false;
 	for (unsigned n = 0; n < i->n_opds; n++)
-		if (i->opd[n].kind == OPD_SREG || i->opd[n].kind == OPD_VSIB ||
-		    i->opd[n].kind == OPD_MMX)
+		if (i->opd[n].kind == OPD_SREG || i->opd[n].kind == OPD_VSIB)
 			return false;
 	return true;
 }
@@ -119,7 +126,7 @@ static unsigned look_ahead(struct tr *t, unsigned at)
 
 	t->n_insns = 0;
 	t->stop.op = OP_INVALID;
-	t->t->vec = false;
+	t->t->vec = t->t->x87 = false;
 	while (t->n_insns < TB_MAX_INSNS && at < PAGE_SIZE) {
 		struct insn *i = &t->insn[t->n_insns];
 		enum decode_result r = decode(t->page + at, PAGE_SIZE - at, 8, i);
@@ -132,6 +139,7 @@ static unsigned look_ahead(struct tr *t, unsigned at)
 			return at + i->len - begin;
 		}
 		t->t->vec |= is_vector(i);
+		t->t->x87 |= is_x87(i);
 		t->n_insns++;
 		at += i->len;
 		if (leads_away(i) || (i->op == OP_JCC && t->t->mode & TBM_COUNT))
@@ -213,48 +221,85 @@ void tr_cold(struct tr *t, struct cold c)
 	t->cold[t->n_cold++] = c;
 }
 
+void tr_reload_fpu(struct tr *t)
+{
+	if (t->t->vec)
+		e_call_to(&t->e, t->k->stubs.fpu_load);
+	if (t->t->x87)
+		e_call_to(&t->e, t->k->stubs.x87_load);
+}
+
+/* A call of one of the routines that take an exit's number from before the call. */
+static void call_numbered(struct tr *t, const struct cold *c, uint32_t routine)
+{
+	struct emit *e = &t->e;
+
+	if (c->reg == S_ADDR) {
+		e32(e, c->exit);
+		e_patch(e, c->from, emit_at(e));
+	} else {
+		e_patch(e, c->from, emit_at(e));
+		e_mov(e, S_ADDR, c->reg);
+		E_BYTES(e, 0xeb, 4);
+		e32(e, c->exit);
+	}
+	e_call_to(e, routine);
+}
+
 static void emit_cold(struct tr *t, const struct cold *c)
 {
 	struct emit *e = &t->e;
 
-	if (c->kind == COLD_FILL)
-		e32(e, c->exit);
-	e_patch(e, c->from, emit_at(e));
+	if (c->kind != COLD_FILL && c->kind != COLD_CROSS)
+		e_patch(e, c->from, emit_at(e));
 	switch (c->kind) {
 	case COLD_FILL:
-		if (c->reg != S_ADDR) {
-			/* The number stands right before the call. */
-			e->p -= 4;
-			e_patch(e, c->from, emit_at(e));
-			e_mov(e, S_ADDR, c->reg);
-			E_BYTES(e, 0xeb, 4);
-			e32(e, c->exit);
-		}
-		e_call_to(e, t->k->stubs.fill[c->write]);
-		if (t->t->vec)
-			e_call_to(e, t->k->stubs.fpu_load);
+		call_numbered(t, c, t->k->stubs.fill[c->write]);
+		tr_reload_fpu(t);
 		e_jmp_to(e, c->back);
 		break;
 	case COLD_CROSS:
-		/* lea r14d, [reg + size - 1]; xor r14d, reg; test r14d, 0x1000 */
-		e_op_mem(e, 0, 0, 0x8d, S_ADD, h_at(c->reg, c->size - 1));
-		e_op_reg(e, 0, 0, 0x33, S_ADD, c->reg);
-		E_BYTES(e, 0x41, 0xf7, 0xc6);
-		e32(e, PAGE_SIZE);
-		e_patch(e, e_jcc(e, CC_JZ), c->back);
-		tr_take_exit(t, c->exit, true);
+		call_numbered(t, c, t->k->stubs.cross[c->log2]);
+		e_jmp_to(e, c->back);
 		break;
 	case COLD_FPU:
 		e_call_to(e, t->k->stubs.fpu_load);
 		e_jmp_to(e, c->back);
 		break;
+	case COLD_X87:
+		e_call_to(e, t->k->stubs.x87_load);
+		e_jmp_to(e, c->back);
+		break;
 	case COLD_MISS:
 		e_store(e, h_gs(CTX(rip)), S_ADD);
-		tr_take_exit(t, c->exit, false);
+		tr_take_exit(t, c->exit, true);
 		break;
 	case COLD_FAR: tr_far(t, c); break;
 	default: tr_take_exit(t, c->exit, c->noflags);
 	}
+}
+
+/* Behind the block, in the part of the cache that is rarely run. */
+static void emit_cold_part(struct tr *t)
+{
+	struct code_cache *k = t->k;
+	uint8_t *hot = t->e.p;
+	struct tb *b = t->t;
+	struct emit *e = &t->e;
+
+	e->p = k->code.rw + k->cold_used;
+	b->void_exit = emit_at(e);
+	t->at = 0;
+	tr_take_exit(t, tr_exit(t, EXIT_VOID, b->off), !b->top_host);
+	if (!b->entry_host) {
+		b->entry_host = emit_at(e);
+		tr_save_flags(t);
+		e_jmp_to(e, b->entry_saved);
+	}
+	for (unsigned n = 0; n < t->n_cold; n++)
+		emit_cold(t, &t->cold[n]);
+	k->cold_used = emit_at(e);
+	e->p = hot;
 }
 
 /* -- The frame -------------------------------------------------------------------------------- */
@@ -265,7 +310,7 @@ static void check_word(struct tr *t, int32_t word, struct cold c)
 {
 	struct emit *e = &t->e;
 
-	if (t->need[0]) {
+	if (t->t->top_host) {
 		e_load32(e, S_ADDR, h_gs(word));
 		E_BYTES(e, 0xe3, 0x05); /* jrcxz */
 		c.from = e_jmp(e);
@@ -278,10 +323,39 @@ static void check_word(struct tr *t, int32_t word, struct cold c)
 	tr_cold(t, c);
 }
 
+/* No-operations up to a multiple of 8. */
 static void align_entry(struct emit *e)
 {
-	while (emit_at(e) % 8)
-		e8(e, 0x90);
+	static const uint8_t nops[8][8] = {
+		{ 0 },
+		{ 0x90 },
+		{ 0x66, 0x90 },
+		{ 0x0f, 0x1f, 0x00 },
+		{ 0x0f, 0x1f, 0x40, 0x00 },
+		{ 0x0f, 0x1f, 0x44, 0x00, 0x00 },
+		{ 0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00 },
+		{ 0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00 },
+	};
+	unsigned n = -emit_at(e) & 7;
+
+	memcpy(e->p, nops[n], n);
+	e->p += n;
+}
+
+/* Flags come from before the block: is the first to touch them the first to do anything that loses
+ * them? Then the host's flags are the place where it wants them. */
+static bool wants_host_flags(const struct tr *t)
+{
+	for (unsigned n = 0; n < t->n_insns; n++) {
+		const struct insn *i = &t->insn[n];
+
+		if (i->has_mem || i->op == OP_PUSH || i->op == OP_POP || i->op == OP_CALL ||
+		    i->op == OP_RET || i->op == OP_LEAVE)
+			return false;
+		if (touches_flags(i))
+			return true;
+	}
+	return false;
 }
 
 static void begin(struct tr *t)
@@ -289,27 +363,37 @@ static void begin(struct tr *t)
 	struct emit *e = &t->e;
 	struct tb *b = t->t;
 
+	b->top_host = t->need[0] && wants_host_flags(t);
+	t->saved = t->need[0] && !b->top_host;
 	while (emit_at(e) % 16)
 		e8(e, 0xcc);
 	b->entry_jump = emit_at(e);
 	e_lea(e, S_ADDR, h_at(S_ADD, -(int32_t)b->off));
 	e_store(e, h_gs(CTX(base)), S_ADDR);
+	b->entry_saved = emit_at(e);
+	if (b->top_host)
+		tr_restore_flags(t);
 	align_entry(e);
-	b->entry = emit_at(e);
-	if (b->vec) {
+	b->top = emit_at(e);
+	if (!b->top_host)
+		b->entry_saved = b->top;
+	/* Where flags are wanted in ctx.cc, an entry for the other case stands in the cold part. */
+	b->entry_host = t->saved ? 0 : b->top;
+	if (b->vec)
 		check_word(t, CTX(fpu_out), (struct cold){ .kind = COLD_FPU });
-		align_entry(e);
-	}
-	b->entry_fpu = emit_at(e);
+	if (b->x87)
+		check_word(t, CTX(x87_out), (struct cold){ .kind = COLD_X87 });
 	check_word(t, CTX(poll),
-		   (struct cold){ .kind = COLD_EXIT, .exit = tr_exit(t, EXIT_POLL, b->off) });
+		   (struct cold){ .kind = COLD_EXIT,
+				  .exit = tr_exit(t, EXIT_POLL, b->off),
+				  .noflags = !b->top_host });
 }
 
 static void mark(struct tr *t)
 {
 	t->k->mark[t->k->n_marks++] = (struct insn_mark){ .code = emit_at(&t->e),
 							  .off = t->off[t->at],
-							  .n_done = (uint16_t)t->at };
+							  .n_done = (uint8_t)t->at };
 }
 
 /* Leave for the interpreter at the instruction at work. */
@@ -329,7 +413,7 @@ static void hand_over(struct tr *t)
 	exit = tr_exit(t, kind, t->off[t->at]);
 	t->k->exit[exit].len = t->stop.len;
 	t->k->exit[exit].opsize = t->stop.opsize;
-	tr_take_exit(t, exit, false);
+	tr_take_exit(t, exit, t->saved);
 }
 
 static void body(struct tr *t)
@@ -340,14 +424,17 @@ static void body(struct tr *t)
 		const struct insn *i = &t->insn[t->at];
 		uint8_t *start = t->e.p;
 		unsigned n_cold = t->n_cold;
+		bool saved = t->saved;
 
 		mark(t);
 		if (!lowering(i)(t, i)) {
 			t->e.p = start;
 			t->n_cold = n_cold;
+			t->saved = saved;
 			hand_over(t);
 			return;
 		}
+		t->k->mark[t->k->n_marks - 1].saved = !touches_flags(i) && t->saved;
 		ends = leads_away(i);
 	}
 	if (ends)
@@ -380,6 +467,7 @@ struct tb *translate(struct dbt *d, const uint8_t *host, uint8_t mode)
 	t->t = b;
 	t->page = host - off;
 	t->n_cold = t->at = 0;
+	t->x87_noted = false;
 	*b = (struct tb){ .host = host, .mode = mode, .valid = true, .off = (uint16_t)off };
 	t->e = (struct emit){ .start = k->code.rw, .p = k->code.rw + k->used };
 	do
@@ -388,11 +476,7 @@ struct tb *translate(struct dbt *d, const uint8_t *host, uint8_t mode)
 	find_flags(t);
 	begin(t);
 	body(t);
-	t->at = 0;
-	b->void_exit = emit_at(&t->e);
-	tr_take_exit(t, tr_exit(t, EXIT_VOID, b->off), false);
-	for (unsigned n = 0; n < t->n_cold; n++)
-		emit_cold(t, &t->cold[n]);
+	emit_cold_part(t);
 	b->end = emit_at(&t->e);
 	b->n_insns = (uint16_t)t->n_insns;
 	k->used = b->end;

@@ -15,6 +15,8 @@ enum cold_kind {
 	COLD_CROSS, /* unaligned: back unless it crosses a page */
 	COLD_EXIT,  /* leave by exit */
 	COLD_FPU,   /* load the vector registers, then back */
+	COLD_X87,   /* load the x87 registers, then back */
+	COLD_HOST,  /* entry with flags in the host's: save them, then to the top */
 	COLD_MISS,  /* an indirect jump's target is not at hand */
 	COLD_FAR,   /* a conditional branch to another page */
 };
@@ -22,7 +24,7 @@ enum cold_kind {
 struct cold {
 	uint8_t kind;
 	bool write, noflags;
-	uint8_t size, reg; /* COLD_CROSS: bytes, register with the address */
+	uint8_t log2, reg; /* COLD_CROSS: bytes; register with the address */
 	uint32_t from;	   /* offset of the rel32 that leads here */
 	uint32_t back;
 	uint32_t exit;
@@ -43,6 +45,8 @@ struct tr {
 	uint16_t off[TB_MAX_INSNS + 1]; /* of each instruction in the page, and of what follows */
 	uint16_t need[TB_MAX_INSNS + 1]; /* flags wanted before each, and at the end */
 	unsigned at;			/* the instruction at work */
+	bool x87_noted; /* ctx.x87_base is set */
+	bool saved; /* flags are in ctx.cc, not in the host's */
 	struct cold cold[MAX_COLD];
 	unsigned n_cold;
 };
@@ -53,10 +57,20 @@ struct tr {
  * register that is the address. S_ADD may be lost. H_NONE if the form is not for us. */
 uint8_t tr_address(struct tr *t, const struct insn *i);
 /* Check the access of size bytes (a power of two) at linear address reg; the host's address is reg +
- * S_ADD then. Flags are kept if somebody wants them. exact: it must be aligned, else the
+ * S_ADD then. The host's flags are lost: t->saved says whether somebody wants them. exact: it must be aligned, else the
  * interpreter sees to it. */
 void tr_access(struct tr *t, uint8_t reg, unsigned size, bool write, bool exact);
 
+/* Does i read or write arithmetic flags, in the host's flags? */
+static inline bool touches_flags(const struct insn *i)
+{
+	const struct insn_desc *d = &insn_table[i->id];
+
+	return (d->fl_read | d->fl_write | d->fl_undef) & RFLAGS_ARITH && i->op != OP_PUSHF;
+}
+
+/* Get the flags into the host's if i, which comes next, has to do with them. */
+void tr_flags_for(struct tr *t, const struct insn *i);
 void tr_save_flags(struct tr *t);
 void tr_restore_flags(struct tr *t);
 
@@ -98,6 +112,10 @@ bool lower_bit_memory(struct tr *t, const struct insn *i);
 
 /* -- translate.c ------------------------------------------------------------------------------ */
 
+/* An instruction on x87 or MMX registers? */
+bool is_x87(const struct insn *i);
+/* Behind a call of C: put vector and x87 registers in place again. */
+void tr_reload_fpu(struct tr *t);
 /* A new exit at the instruction at work. */
 uint32_t tr_exit(struct tr *t, enum exit_kind kind, uint16_t off);
 /* Emit the call that takes it. */

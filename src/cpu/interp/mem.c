@@ -60,7 +60,7 @@ int rmw_begin(struct vcpu *c, gva_t gva, unsigned size, struct rmw *m, uint64_t 
 			return 0;
 		}
 	}
-	/* Two pages, MMIO or ROM: not atomic, but all faults come before the first effect. */
+	/* Two pages, MMIO or ROM: all faults come before the first effect. */
 	*old = 0;
 	r = vmem_probe(c, gva, size, true, AS_CPL);
 	return r ? r : (int)vmem_read(c, gva, old, size, AS_CPL);
@@ -90,11 +90,31 @@ static bool exchange(uint8_t *p, unsigned size, uint64_t *old, uint64_t val)
 #undef EXCHANGE
 }
 
+/* Two pages, seen as one by all that do so under the same lock. */
+static bool exchange_split(struct vcpu *c, const struct rmw *m, uint64_t *old, uint64_t val)
+{
+	_Atomic bool *split = &c->set->split;
+	uint64_t now = 0;
+	bool same;
+
+	while (atomic_exchange_explicit(split, true, memory_order_acquire))
+		__builtin_ia32_pause();
+	vmem_read(c, m->gva, &now, m->size, AS_CPL);
+	same = now == (*old & size_mask(m->size));
+	if (same)
+		vmem_write(c, m->gva, &val, m->size, AS_CPL);
+	atomic_store_explicit(split, false, memory_order_release);
+	*old = now;
+	return same;
+}
+
 bool rmw_commit(struct vcpu *c, const struct rmw *m, bool locked, uint64_t *old, uint64_t val)
 {
 	if (unlikely(!m->host)) {
 		/* It was probed, so this cannot fault but by a race with another vCPU's page
 		 * tables; then the write is lost, as with a stale TLB. */
+		if (locked && (m->gva & (PAGE_SIZE - 1)) > PAGE_SIZE - m->size)
+			return exchange_split(c, m, old, val);
 		vmem_write(c, m->gva, &val, m->size, AS_CPL);
 		return true;
 	}

@@ -137,6 +137,31 @@ TEST(paused_time_holds_timers)
 	timer_queue_free(q);
 }
 
+TEST(counted_time_runs_timers_where_it_is_told_to)
+{
+	struct timer_queue *q;
+	uint64_t count = 500;
+	struct probe p;
+	struct vclock k;
+
+	vclock_init(&k);
+	vclock_count(&k, &count);
+	CHECK_EQ(vclock_now(&k), 0);
+	CHECK_EQ(timer_queue_new(&q, &k, NULL), 0);
+	probe_init(&p, &k, q);
+	timer_arm(q, &p.t, 1000);
+	CHECK_EQ(timer_queue_next(q), 1000);
+	count += 999;
+	timer_queue_run(q);
+	CHECK_EQ(p.fired, 0);
+	count++;
+	timer_queue_run(q);
+	CHECK_EQ(p.fired, 1);
+	CHECK_EQ(p.at, 1000);
+	CHECK_EQ(timer_queue_next(q), INT64_MAX);
+	timer_queue_free(q);
+}
+
 struct order {
 	struct timer t;
 	int64_t deadline;
@@ -192,4 +217,5 @@ TEST(many_timers_fire_in_the_order_of_their_deadlines)
 
 TESTS(T(a_timer_fires_once_and_not_early), T(a_time_that_has_passed_fires_at_once),
       T(disarmed_timers_do_not_fire), T(a_timer_may_arm_itself_again), T(paused_time_holds_timers),
+      T(counted_time_runs_timers_where_it_is_told_to),
       T(many_timers_fire_in_the_order_of_their_deadlines))
