@@ -23,11 +23,15 @@
 
 static const struct engine *find_engine(const char *name, struct err *err)
 {
-	if (strcmp(name, "auto") == 0 || strcmp(name, engine_interp.name) == 0)
-		return &engine_interp;
-	if (strcmp(name, engine_dbt.name) == 0)
-		return &engine_dbt;
-	err_say(err, EINVAL, "--engine: there is no engine '%s'; take auto, dbt or interp", name);
+	const struct engine *e = strcmp(name, "auto") ? engine_find(name) : &engine_interp;
+	char known[100] = "auto";
+	size_t len = strlen(known);
+
+	if (e)
+		return e;
+	for (unsigned n = 0; engines[n] && len < sizeof(known); n++)
+		len += (size_t)snprintf(known + len, sizeof(known) - len, ", %s", engines[n]->name);
+	err_say(err, EINVAL, "--engine: there is no engine '%s'; take one of %s", name, known);
 	return NULL;
 }
 

@@ -224,15 +224,6 @@ static _Noreturn void usage(void)
 	exit(2);
 }
 
-static const struct engine *engine_named(const char *name)
-{
-	if (strcmp(name, engine_interp.name) == 0)
-		return &engine_interp;
-	if (strcmp(name, engine_dbt.name) == 0)
-		return &engine_dbt;
-	usage();
-}
-
 static struct options parse(int argc, char **argv)
 {
 	static const struct option longs[] = {
@@ -265,14 +256,14 @@ static struct options parse(int argc, char **argv)
 		case 'n': o.count = strtoull(optarg, NULL, 0); break;
 		case 'o': o.only = optarg; break;
 		case 'g': o.keep_going = true; break;
-		case 'e': o.guest.engine = engine_named(optarg); break;
+		case 'e': o.guest.engine = engine_find(optarg); break;
 		case 'h': o.guest.runs = HOT_RUNS; break;
 		case 'x': o.guest.exact = true; break;
 		case 'c': o.smc = true; break;
 		default: usage();
 		}
 	}
-	if (optind < argc || !o.modes || o.modes & ~14u)
+	if (optind < argc || !o.modes || o.modes & ~14u || !o.guest.engine)
 		usage();
 	o.count = MIN(o.count, ~0ull - o.start);
 	return o;
