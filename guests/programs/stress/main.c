@@ -76,7 +76,8 @@ static const struct {
 	{ "atomics", test_atomics },   { "split", test_split },	    { "futex", test_futex },
 	{ "fork", test_fork },	       { "mapping", test_mapping }, { "jit", test_jit },
 	{ "crossmod", test_crossmod }, { "remap", test_remap },	    { "signals", test_signals },
-	{ "vectors", test_vectors },
+	{ "vectors", test_vectors },   { "order", test_order },	    { "slots", test_slots },
+	{ "code", test_code },	       { "traps", test_traps },
 };
 
 static bool wanted(const char *name, int argc, char **argv)
