@@ -21,9 +21,14 @@
 
 #define IO_PORTS 0x10000
 
+static bool is_auto(const char *name)
+{
+	return strcmp(name, "auto") == 0;
+}
+
 static const struct engine *find_engine(const char *name, struct err *err)
 {
-	const struct engine *e = strcmp(name, "auto") ? engine_find(name) : &engine_interp;
+	const struct engine *e = is_auto(name) ? &engine_dbt : engine_find(name);
 	char known[100] = "auto";
 	size_t len = strlen(known);
 
@@ -106,6 +111,12 @@ static int init_engines(struct machine *m, struct err *err)
 		struct vcpu *c = m->set.v[i];
 		int ret = c->engine->init(c, err);
 
+		/* What this host lacks for the translator, the interpreter does without. */
+		if (ret == -ENOTSUP && is_auto(m->cfg.engine)) {
+			log_say(LOG_INFO, "%s", err->msg);
+			c->engine = &engine_interp;
+			ret = c->engine->init(c, err);
+		}
 		if (ret < 0)
 			return ret;
 		m->n_engines++;

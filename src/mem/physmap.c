@@ -92,7 +92,11 @@ int physmap_init(struct physmap *pm, uint64_t ram_bytes, gpa_t hole_base, struct
 		return ret;
 	}
 	ram = map_ram(pm);
+	pm->ram_alone = ram;
 	if (!ram)
+		ram = mmap(NULL, ram_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+			   pm->ram_fd, 0);
+	if (ram == MAP_FAILED)
 		goto no_memory;
 	pm->ram = ram;
 	pm->pages = map_anon((ram_bytes >> PAGE_SHIFT) * sizeof(*pm->pages));
@@ -119,7 +123,7 @@ void physmap_fini(struct physmap *pm)
 	if (pm->pages)
 		munmap(pm->pages, (pm->ram_bytes >> PAGE_SHIFT) * sizeof(*pm->pages));
 	if (pm->ram)
-		unreserve((uintptr_t)pm->ram, pm->ram_bytes, N_RAM_ALIASES);
+		unreserve((uintptr_t)pm->ram, pm->ram_bytes, pm->ram_alone ? N_RAM_ALIASES : 1);
 	if (pm->ram_fd >= 0)
 		close(pm->ram_fd);
 	*pm = (struct physmap){ .ram_fd = -1 };

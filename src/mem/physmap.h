@@ -16,8 +16,9 @@ struct err;
 #define PAGE_SIZE  4096ull
 #define PAGE_SHIFT 12
 
-/* The host addresses that lie a multiple of RAM_ALIAS from guest RAM have nothing mapped: who finds
- * RAM by a linear address of which it ignores bits 44 and up goes astray to nowhere. */
+/* If ram_alone, the host addresses that lie a multiple of RAM_ALIAS from guest RAM have nothing
+ * mapped: who finds RAM by a linear address of which it ignores bits 44 and up goes astray to
+ * nowhere. It holds but where the process has no such place, under address sanitizers. */
 #define RAM_ALIAS	  (1ull << 44)
 #define N_RAM_ALIASES	  8 /* in the user half of the host's 47 bits */
 #define PHYSMAP_MAX_REGIONS 16
@@ -51,7 +52,8 @@ struct physmap {
 	unsigned n_regions;
 
 	uint8_t *ram;		     /* the one mapping; owned */
-	uint64_t ram_bytes;	     /* */
+	uint64_t ram_bytes;
+	bool ram_alone;           /* see RAM_ALIAS */
 	int ram_fd;		     /* memfd behind it; owned */
 	struct page_state *pages;    /* one for each page of ram; owned */
 	uint64_t a20_mask;	     /* ~0, or ~BIT(20) while the A20 gate is shut */

@@ -87,6 +87,10 @@ int cache_join(struct dbt *d, struct err *err)
 	struct vcpu *c = d->c;
 	struct code_cache *k = NULL;
 
+	if (!c->pm->ram_alone)
+		return err_say(err, ENOTSUP,
+			       "the translator finds no place for guest memory in this process; "
+			       "take --engine interp");
 	if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) || !host_has(FEAT_BMI2))
 		return err_say(err, ENOTSUP,
 			       "the translator needs a CPU with BMI2 and a kernel that allows "
