@@ -78,8 +78,8 @@ struct test {
 	uint8_t image;		/* which memory image */
 	uint16_t code_off;	/* of the first instruction in the window */
 	struct test_insn insn[MAX_INSNS];
-	/* Code that changes itself: instruction writer stores so that written becomes altered, which is
-	 * of the same row and length. */
+	/* Code that changes itself: instruction writer stores so that written becomes altered,
+	 * which is of the same row and length. */
 	bool smc;
 	uint8_t writer, written;
 	uint8_t altered[INSN_BYTES];

@@ -498,8 +498,8 @@ static void put_store(struct gen *g, struct test *t)
 	t->writer = t->n++;
 }
 
-/* Another instruction of the same row and length in place of number written, with one byte of opcode,
- * operands or immediate changed. Returns the byte's offset, or 0. */
+/* Another instruction of the same row and length in place of number written, with one byte of
+ * opcode, operands or immediate changed. Returns the byte's offset, or 0. */
 static unsigned alter(struct gen *g, struct test *t)
 {
 	const struct test_insn *old = &t->insn[t->written];
@@ -557,8 +557,7 @@ static void aim_store(struct gen *g, struct test *t)
 	imm[to - from] = t->altered[at];
 	for (unsigned k = 0; i.op == OP_XOR && k < i.imm_len; k++)
 		imm[k] ^= code[from + k];
-	disp = t->mode == 8 ? from - next
-			    : WIN_BASE + t->code_off + from - seg_rows[t->ds].base;
+	disp = t->mode == 8 ? from - next : WIN_BASE + t->code_off + from - seg_rows[t->ds].base;
 	memcpy(w->bytes + i.disp_at, &disp, i.disp_len);
 	t->smc = true;
 }

@@ -218,9 +218,10 @@ static bool run_mode(struct run *r, unsigned mode, double seconds)
 
 static _Noreturn void usage(void)
 {
-	fprintf(stderr, "usage: isa-diff [--engine interp|dbt] [--hot] [--exact] [--smc] "
-			"[--mode 64|32|16] [--seconds N] [--seed S] [--start K] [--count N] [--only MNEMONIC] "
-			"[--keep-going]\n");
+	fprintf(stderr,
+		"usage: isa-diff [--engine interp|dbt] [--hot] [--exact] [--smc] "
+		"[--mode 64|32|16] [--seconds N] [--seed S] [--start K] [--count N] [--only MNEMONIC] "
+		"[--keep-going]\n");
 	exit(2);
 }
 
