@@ -11,17 +11,28 @@ GROUPS = {"integer": ("int",), "fp, simd, crypto": ("fp", "simd", "crypto"), "sy
 
 
 def results(run, limit, out, where):
-    """Take what one run of the suite prints into out[name]. Complaints go to stderr."""
-    done = False
+    """Take what one run of the suite prints into out[name]: natively the CPU time, in guests the
+    guest's own clock less the time that the host ran others in place of the guest's CPU. On a quiet
+    host both are the time that passes. Complaints go to stderr. Whether the suite came to its end.
+    """
+    before = 0
     for line in run.lines(limit):
-        if m := re.search(r"BENCH (\S+) ([\d.]+) ms$", line):
-            out.setdefault(m[1], []).append(float(m[2]))
+        if re.search(r"START \S+$", line):
+            before = vmm.waited_ms(run.process.pid)
+        elif m := re.search(r"BENCH (\S+) ([\d.]+) ms cpu ([\d.]+)$", line):
+            took = float(m[2])
+            if where == "native":
+                took = float(m[3])
+            else:
+                took = max(took - (vmm.waited_ms(run.process.pid) - before), took / 20)
+            out.setdefault(m[1], []).append(took)
         elif re.search(r"\b(FAIL|SKIP) ", line) or re.search(r"panic|BUG:|Oops", line):
             print(f"  {where}: {line}", file=sys.stderr, flush=True)
         elif line == "report bench: done":
-            done = True
-            break
-    return done
+            rss = vmm.extra_rss_kib(run.process.pid, MEMORY_MIB) if where != "native" else 0
+            out.setdefault("rss", []).append(rss / 1024)
+            return True
+    return False
 
 
 def measure(engine, cleave, folder, only, limit, out):
@@ -92,21 +103,25 @@ def table(best, names, engines):
 
 
 def measure_all(cleave, engines, only, rounds, limit):
-    """times[engine][name]: a list of milliseconds, one a round."""
+    """times[engine][name]: a list of milliseconds, one a round; of MiB for the name "rss"."""
     folder = vmm.guests("cloud", "bench")
     times = {e: {} for e in engines}
     for i in range(rounds):
-        for e in engines:
+        for e in engines + ["native"]:
             print(f"  round {i + 1} of {rounds}: {e}", file=sys.stderr, flush=True)
             measure(e, cleave, folder, only, limit, times[e])
     return times
 
 
 def show(times):
-    # The least of the rounds: what others on the host took away is not the engine's.
+    # The least of the rounds: what other loads on the host cost is not the engine's.
     best = {e: {name: min(t) for name, t in of.items()} for e, of in times.items()}
     names = list(dict.fromkeys(name for of in best.values() for name in of))
-    return table(best, names, list(times))
+    summary = table(best, names, list(times))
+    for e, of in times.items():
+        if e != "native" and "rss" in of:
+            print(f"{e}: {max(of['rss']):.1f} MiB resident beyond RAM at the suite's end")
+    return summary
 
 
 def main(cleave, engines, only, rounds, limit, json_file, show_file):

@@ -76,6 +76,21 @@ def extra_rss_kib(pid, memory_mib):
     return total
 
 
+def waited_ms(pid):
+    """Milliseconds that the busiest thread of a process, which of a monitor with one CPU is that CPU's,
+    was ready to run and did not, because the host had others to run: the second field of schedstat
+    (Linux Documentation/scheduler/sched-stats.rst). 0 where the host does not count it.
+    """
+    stats = [(0, 0)]
+    for task in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        try:
+            ran, waited, _ = task.read_text().split()
+        except (OSError, ValueError):
+            continue
+        stats.append((int(ran), int(waited)))
+    return max(stats)[1] / 1e6
+
+
 class Run:
     """A started command whose output is read line by line. end() it."""
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 uint64_t bench_clock_ns(void)
@@ -15,6 +16,24 @@ uint64_t bench_clock_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+uint64_t bench_cpu_ns(void)
+{
+	struct rusage u[2];
+	uint64_t us = 0;
+
+	getrusage(RUSAGE_SELF, &u[0]);
+	getrusage(RUSAGE_CHILDREN, &u[1]);
+	for (unsigned i = 0; i < 2; i++)
+		us += (uint64_t)(u[i].ru_utime.tv_sec + u[i].ru_stime.tv_sec) * 1000000 +
+		      (uint64_t)(u[i].ru_utime.tv_usec + u[i].ru_stime.tv_usec);
+	return us * 1000;
+}
+
+void bench_print(const char *name, uint64_t ns, uint64_t cpu_ns)
+{
+	printf("BENCH %s %.3f ms cpu %.3f\n", name, (double)ns / 1e6, (double)cpu_ns / 1e6);
 }
 
 void bench_die(const char *why)
@@ -66,7 +85,7 @@ int bench_main(const struct bench *t, int argc, char **argv)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	for (; t->name; t++) {
-		uint64_t start, ns, got;
+		uint64_t start, cpu, ns, got;
 
 		if (!is_asked(t->name, argc, argv))
 			continue;
@@ -76,11 +95,14 @@ int bench_main(const struct bench *t, int argc, char **argv)
 		}
 		if (t->setup)
 			t->setup();
+		printf("START %s\n", t->name);
+		cpu = bench_cpu_ns();
 		start = bench_clock_ns();
 		got = t->work();
 		ns = bench_clock_ns() - start;
+		cpu = bench_cpu_ns() - cpu;
 		if (got == t->want) {
-			printf("BENCH %s %.3f ms\n", t->name, (double)ns / 1e6);
+			bench_print(t->name, ns, cpu);
 		} else {
 			printf("FAIL %s got %#llx wanted %#llx\n", t->name, (unsigned long long)got,
 			       (unsigned long long)t->want);

@@ -17,8 +17,9 @@ struct bench {
 };
 
 /* Run the benchmarks of t, which ends with a row without a name; all of them, or those that argv
- * names. Prints a line for each:
- *	BENCH name milliseconds ms
+ * names. Prints lines for each:
+ *	START name
+ *	BENCH name milliseconds ms cpu milliseconds
  *	FAIL name got wanted
  *	SKIP name feature
  * Returns main's exit status: 1 if any failed.
@@ -27,6 +28,12 @@ int bench_main(const struct bench *t, int argc, char **argv);
 
 /* Nanoseconds of CLOCK_MONOTONIC. */
 uint64_t bench_clock_ns(void);
+
+/* Nanoseconds of CPU that this process and the children it waited for have used. */
+uint64_t bench_cpu_ns(void);
+
+/* Print the line of a benchmark that went well. */
+void bench_print(const char *name, uint64_t ns, uint64_t cpu_ns);
 
 /* Print why and end the process with status 1: for a system call that cannot fail here. */
 _Noreturn void bench_die(const char *why);

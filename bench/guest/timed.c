@@ -27,7 +27,7 @@ static uint64_t sum_of(int fd)
 
 int main(int argc, char **argv)
 {
-	uint64_t start, ns, sum;
+	uint64_t start, cpu, ns, sum;
 	int p[2], status = 0;
 	pid_t child;
 
@@ -37,6 +37,9 @@ int main(int argc, char **argv)
 	}
 	if (pipe(p))
 		bench_die("pipe");
+	printf("START %s\n", argv[1]);
+	fflush(stdout);
+	cpu = bench_cpu_ns();
 	start = bench_clock_ns();
 	child = fork();
 	if (child < 0)
@@ -52,6 +55,7 @@ int main(int argc, char **argv)
 	sum = sum_of(p[0]);
 	waitpid(child, &status, 0);
 	ns = bench_clock_ns() - start;
+	cpu = bench_cpu_ns() - cpu;
 	if (status) {
 		printf("FAIL %s status %#x\n", argv[1], status);
 		return 1;
@@ -65,6 +69,6 @@ int main(int argc, char **argv)
 		       argv[2]);
 		return 1;
 	}
-	printf("BENCH %s %.3f ms\n", argv[1], (double)ns / 1e6);
+	bench_print(argv[1], ns, cpu);
 	return 0;
 }

@@ -190,6 +190,7 @@ struct vcpu {
 	 * counts one, with its last iteration, however often it was interrupted before; with rCX = 0
 	 * too. Prefixes count nothing. */
 	uint64_t insn_limit;
+	bool lazy_flags; /* for tests: in counting mode, flags are exact where run() returns only */
 	bool no_devices; /* an engine's own: what would reach one ends with EXC_ALONE, undone */
 
 	/* Counters, shown by statistics. Written by the vCPU's thread only. */

@@ -5,11 +5,12 @@
  *
  *	lockstep --kernel FILE [--initrd FILE] [--append TEXT] [--memory SIZE] [--cpu MODEL]
  *	         [--leader ENGINE] [--console FILE] [--limit N] [--ram-from N] [--ram-every N]
- *	         [--flip N]
+ *	         [--flip N] [--lazy]
  *
  * --limit ends after N instructions; --ram-from and --ram-every say from which count on and how
  * often RAM is compared, to find where a difference of RAM began; --flip changes a flag of the
- * leader at count N, to see that it is found.
+ * leader at count N, to see that it is found; --lazy lets the translator drop flags that nobody
+ * reads, as it does outside of counting mode.
  *
  * Flags that the manual leaves undefined may differ; the leader gets the follower's then.
  *
@@ -47,9 +48,12 @@ struct lockstep {
 	uint64_t n_points;
 	struct vcpu before; /* registers at the last equal point (GPRs, RIP, flags only) */
 	uint64_t limit, ram_from, ram_every, flip;
-	uint64_t settled;   /* times that undefined flags differed */
-	uint64_t ram_equal; /* count at which RAM was equal last */
+	uint64_t settled;    /* times that undefined flags differed */
+	uint64_t frames;     /* times that dead flags were saved */
+	uint64_t exceptions; /* of the leader at the last equal point */
+	uint64_t ram_equal;  /* count at which RAM was equal last */
 	const char *console;
+	bool lazy;
 };
 
 /* -- Telling ---------------------------------------------------------------------------------- */
@@ -198,17 +202,6 @@ static enum run_exit follow(struct vcpu *c, uint64_t n)
 	return e;
 }
 
-/* The leader may have gone beyond the boundary without completing another instruction: one that
- * faulted, or a part of a REP. */
-static bool catch_up(struct lockstep *l)
-{
-	uint64_t n = l->cb->stats.insns;
-
-	l->cb->insn_limit = ~0ull;
-	return interp_events(l->cb) == INTERP_GO && interp_one(l->cb) && l->cb->stats.insns == n &&
-	       !vcpu_differs(l->ca, l->cb);
-}
-
 /* Arithmetic flags that are undefined at the boundary, by the code since the last equal point. */
 static uint64_t undefined_flags(const struct lockstep *l)
 {
@@ -233,16 +226,94 @@ static uint64_t undefined_flags(const struct lockstep *l)
 	return undefined;
 }
 
+/* Instruction i surely gives these flags a new value: a shift if its count is known, and not 0. */
+static uint64_t killed(const struct insn *i)
+{
+	const struct insn_desc *d = &insn_table[i->id];
+
+	if (d->attr & INSN_FL_MAYBE) {
+		unsigned count = (unsigned)i->imm & (i->opd[0].size == 8 ? 63 : 31);
+		bool by_one = i->n_opds > 1 && i->opd[1].kind == OPD_ONE;
+		bool by_imm = i->n_opds > 1 && i->opd[i->n_opds - 1].kind == OPD_IMM && count;
+
+		if (!by_one && !by_imm)
+			return 0;
+	}
+	return d->fl_write | d->fl_undef;
+}
+
+/* With --lazy: is none of these flags read any more, by the code from here on? */
+static bool are_dead(const struct lockstep *l, uint64_t flags)
+{
+	struct vcpu *c = l->cb;
+	uint64_t rip = c->rip;
+
+	for (unsigned n = 0; l->lazy && n < 64; n++) {
+		uint8_t buf[INSN_MAX_LEN];
+		unsigned len = sizeof(buf);
+		struct insn i;
+
+		if (!flags)
+			return true;
+		while (len && !vmem_peek(c, (c->code64 ? 0 : c->seg[SEG_CS].base) + rip, buf, len))
+			len--;
+		if (decode(buf, len, c->code_size, &i) != DECODE_OK ||
+		    flags & insn_table[i.id].fl_read || insn_table[i.id].attr & INSN_ENDS)
+			return false;
+		flags &= ~killed(&i);
+		rip += i.len;
+	}
+	return false;
+}
+
 /* Where they differ in undefined flags only, the leader gets the follower's, so that what comes of
  * them is the same on both. */
 static void settle_flags(struct lockstep *l)
 {
 	uint64_t a = vcpu_rflags(l->ca), b = vcpu_rflags(l->cb);
 
-	if (a == b || (a ^ b) & ~undefined_flags(l))
+	if (a == b || (a ^ b) & ~(uint64_t)RFLAGS_ARITH)
+		return;
+	if ((a ^ b) & ~undefined_flags(l) && !are_dead(l, (a ^ b) & ~undefined_flags(l)))
 		return;
 	vcpu_set_rflags(l->ca, b);
 	l->settled++;
+}
+
+#define FRAME_WORDS 48 /* how far from RSP an exception's frame may be by now */
+
+/* With --lazy: an exception has saved flags that nobody reads, which are not exact. The leader gets
+ * the follower's, in the frame too. */
+static void settle_frame(struct lockstep *l)
+{
+	uint64_t a = vcpu_rflags(l->ca), b = vcpu_rflags(l->cb), x, y;
+
+	if (!l->ca->lazy_flags || l->ca->stats.exceptions == l->exceptions)
+		return;
+	if (!((a ^ b) & ~(uint64_t)RFLAGS_ARITH))
+		vcpu_set_rflags(l->ca, b);
+	for (unsigned n = 0; n < FRAME_WORDS; n++) {
+		gva_t gva = l->ca->gpr[REG_RSP] + n * 8;
+
+		if (!vmem_peek(l->ca, gva, &x, 8) || !vmem_peek(l->cb, gva, &y, 8))
+			break;
+		if (x != y && !((x ^ y) & ~(uint64_t)RFLAGS_ARITH))
+			vmem_write(l->ca, gva, &y, 8, AS_SYSTEM);
+	}
+	l->frames++;
+}
+
+/* The leader may have gone beyond the boundary without completing another instruction: one that
+ * faulted, or a part of a REP. */
+static bool catch_up(struct lockstep *l)
+{
+	uint64_t n = l->cb->stats.insns;
+
+	l->cb->insn_limit = ~0ull;
+	if (interp_events(l->cb) != INTERP_GO || !interp_one(l->cb) || l->cb->stats.insns != n)
+		return false;
+	settle_frame(l);
+	return !vcpu_differs(l->ca, l->cb);
 }
 
 static bool compare(struct lockstep *l)
@@ -255,6 +326,8 @@ static bool compare(struct lockstep *l)
 		return false;
 	}
 	settle_flags(l);
+	if (vcpu_differs(l->ca, l->cb) && l->ca->stats.exceptions == l->cb->stats.exceptions)
+		settle_frame(l);
 	what = vcpu_differs(l->ca, l->cb);
 	if (what) {
 		was = *l->cb;
@@ -276,6 +349,7 @@ static void remember(struct lockstep *l)
 	l->before.rip = c->rip;
 	l->before.cc = c->cc;
 	l->before.rflags_rest = c->rflags_rest;
+	l->exceptions = c->stats.exceptions;
 	l->trail[l->n_points++ % TRAIL] = (struct point){ c->stats.insns, c->rip };
 }
 
@@ -367,7 +441,7 @@ static _Noreturn void usage(void)
 {
 	fprintf(stderr, "usage: lockstep --kernel FILE [--initrd FILE] [--append TEXT] "
 			"[--memory SIZE] [--cpu MODEL] [--leader ENGINE] [--console FILE] "
-			"[--limit N] [--ram-from N] [--ram-every N] [--flip N]\n");
+			"[--limit N] [--ram-from N] [--ram-every N] [--flip N] [--lazy]\n");
 	exit(2);
 }
 
@@ -385,6 +459,7 @@ static const char *parse(struct lockstep *l, struct machine_config *cfg, int arg
 		{ "ram-from", required_argument, NULL, 'r' },
 		{ "ram-every", required_argument, NULL, 'e' },
 		{ "flip", required_argument, NULL, 'f' },
+		{ "lazy", no_argument, NULL, 'z' },
 		{ 0 },
 	};
 	const char *leader = engine_dbt.name;
@@ -402,6 +477,7 @@ static const char *parse(struct lockstep *l, struct machine_config *cfg, int arg
 		case 'n': l->limit = strtoull(optarg, NULL, 0); break;
 		case 'r': l->ram_from = strtoull(optarg, NULL, 0); break;
 		case 'e': l->ram_every = strtoull(optarg, NULL, 0); break;
+		case 'z': l->lazy = true; break;
 		case 'f': l->flip = strtoull(optarg, NULL, 0); break;
 		default: usage();
 		}
@@ -441,10 +517,11 @@ int main(int argc, char **argv)
 	l.b = make(cfg, engine_interp.name, "/dev/null");
 	l.ca = l.a->set.v[0];
 	l.cb = l.b->set.v[0];
+	l.ca->lazy_flags = l.lazy;
 	same = run_both(&l);
 	printf("lockstep: %s after %" PRIu64 " instructions, %" PRIu64 " comparisons (%" PRIu64
-	       " with undefined flags), %.1f s\n",
-	       same ? "equal" : "DIFFERENT", l.ca->stats.insns, l.n_points, l.settled,
+	       " with undefined flags, %" PRIu64 " frames with dead ones), %.1f s\n",
+	       same ? "equal" : "DIFFERENT", l.ca->stats.insns, l.n_points, l.settled, l.frames,
 	       now() - began);
 	machine_free(l.a);
 	machine_free(l.b);

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Runs lockstep over the beginning of a stock kernel's boot.
 
-usage: lockstep_test.py LOCKSTEP GUESTS same|flip ENGINE LIMIT
-same: both must be equal for LIMIT instructions; flip: a flag that is changed on purpose must be
-found. Exit status: 0 passed, 1 failed, 77 skipped.
+usage: lockstep_test.py LOCKSTEP GUESTS same|lazy|flip ENGINE LIMIT
+same: both must be equal for LIMIT instructions; lazy: with lockstep --lazy; flip: a flag that is
+changed on purpose must be found. Exit status: 0 passed, 1 failed, 77 skipped.
 """
 import pathlib
 import subprocess
@@ -18,6 +18,8 @@ def main():
         sys.exit(77)
     args = [lockstep, "--leader", engine, "--kernel", kernel, "--initrd", initrd, "--append",
             "console=ttyS0 panic=-1 cleave.test=none", "--limit", limit]
+    if what == "lazy":
+        args.append("--lazy")
     if what == "flip":
         args += ["--flip", str(int(limit) // 2)]
     p = subprocess.run(args, stdin=subprocess.DEVNULL, capture_output=True, text=True)

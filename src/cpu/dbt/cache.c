@@ -126,14 +126,14 @@ void cache_leave(struct dbt *d)
 
 /* -- Finding ---------------------------------------------------------------------------------- */
 
-static struct tb **bucket(struct code_cache *k, const uint8_t *host, uint8_t mode)
+static struct tb **bucket(struct code_cache *k, const uint8_t *host, uint16_t mode)
 {
 	uint64_t h = ((uintptr_t)host ^ (uint64_t)mode << 48) * 0x9e3779b97f4a7c15ull;
 
 	return &k->hash[h >> (64 - TB_HASH_BITS)];
 }
 
-struct tb *cache_find(struct code_cache *k, const uint8_t *host, uint8_t mode)
+struct tb *cache_find(struct code_cache *k, const uint8_t *host, uint16_t mode)
 {
 	struct tb *t = *bucket(k, host, mode);
 
@@ -155,6 +155,15 @@ void cache_insert(struct code_cache *k, struct tb *t)
 	__atomic_store_n(b, t, __ATOMIC_RELEASE); /* finders have no lock */
 	t->page_next = *p;
 	*p = t;
+	if (t->host2) {
+		struct tb *second = &k->tb[k->n_tbs++];
+
+		p = page_list(k, t->host2);
+		*second = (struct tb){
+			.host = t->host2, .whole = t, .page_next = *p, .valid = true
+		};
+		*p = second;
+	}
 }
 
 uint32_t cache_new_exit(struct code_cache *k, struct tb_exit x)
@@ -192,13 +201,20 @@ void cache_redirect(struct code_cache *k, uint32_t at, uint32_t to)
 
 static void void_tb(struct code_cache *k, struct tb *t)
 {
-	struct tb **b = bucket(k, t->host, t->mode);
+	struct tb **b;
 
+	if (!t->valid)
+		return;
+	t->valid = false;
+	if (t->whole) {
+		void_tb(k, t->whole);
+		return;
+	}
+	b = bucket(k, t->host, t->mode);
 	while (*b != t)
 		b = &(*b)->hash_next;
 	*b = t->hash_next;
 	cache_redirect(k, t->top, t->void_exit);
-	t->valid = false;
 	k->voided++;
 }
 
@@ -219,7 +235,7 @@ void cache_void_page(void *cache, struct page_state *ps)
 bool cache_full(const struct code_cache *k)
 {
 	return k->used + TB_MAX_CODE > COLD_CODE || k->cold_used + TB_MAX_CODE > CODE_BYTES ||
-	       k->n_tbs + 1 > MAX_TBS || k->n_exits + 8 * TB_MAX_INSNS > MAX_EXITS || k->n_marks + TB_MAX_INSNS > MAX_MARKS;
+	       k->n_tbs + 2 > MAX_TBS || k->n_exits + 8 * TB_MAX_INSNS > MAX_EXITS || k->n_marks + TB_MAX_INSNS > MAX_MARKS;
 }
 
 void cache_flush(struct dbt *d)
@@ -240,8 +256,7 @@ void cache_flush(struct dbt *d)
 	}
 	pthread_mutex_lock(&k->lock);
 	for (uint32_t i = 0; i < k->n_tbs; i++)
-		if (k->tb[i].valid)
-			*page_list(k, k->tb[i].host) = NULL;
+		*page_list(k, k->tb[i].host) = NULL;
 	memset(k->hash, 0, sizeof(k->hash));
 	k->used = k->stubs.end;
 	k->cold_used = COLD_CODE;

@@ -119,11 +119,16 @@ struct space {
 #define TBM_SMAP  32u /* STAC and CLAC switch spaces */
 #define TBM_TSD	  64u /* RDTSC is not allowed */
 #define TBM_X87	  128u /* x87 and MMX allowed */
+#define TBM_EXACT 256u /* all flags are exact at every instruction */
 
 struct tb {
 	struct tb *hash_next;
 	struct tb *page_next; /* of the same guest page */
 	const uint8_t *host;  /* guest code */
+	/* If its one instruction crosses into another page, where that is. Such a translation is
+	 * entered by the jump cache alone, which knows of both pages. */
+	const uint8_t *host2;
+	struct tb *whole; /* set: this only stands for that one, in the list of its second page */
 	/* Offsets in the code. Flags are in ctx.cc, or in the host's where said. */
 	uint32_t entry_jump;  /* RIP in R14 */
 	uint32_t entry_saved; /* the page is the one that runs already */
@@ -133,7 +138,7 @@ struct tb {
 	uint32_t end;
 	uint16_t off, len; /* bytes of guest code, in its page */
 	uint16_t n_insns;
-	uint8_t mode;
+	uint16_t mode;
 	bool vec;   /* has vector registers in place */
 	bool top_host; /* flags are in the host's at top */
 	bool x87;   /* has x87 and MMX registers in place */
@@ -229,7 +234,7 @@ struct dbt {
 	uint64_t clock;	   /* counts switches of spaces */
 	uint64_t epoch;	   /* of the cache that the jump caches are of */
 	_Atomic bool inside; /* may be in translated code */
-	uint8_t mode;	     /* of the last look up */
+	uint16_t mode;	     /* of the last look up */
 	uint64_t fdp; /* the x87 data pointer that was loaded */
 	const struct insn_mark *trap; /* where a signal came */
 	struct {
@@ -278,7 +283,8 @@ void space_follow(struct dbt *d);
 void space_fill(struct dbt *d, gva_t gva, uint8_t *page, unsigned perm);
 /* The code for rip in the space that is selected, or NULL. */
 const void *space_jump(const struct dbt *d, uint64_t rip);
-void space_add_jump(struct dbt *d, uint64_t rip, const void *code, bool global);
+/* last: of the bytes of its first instruction that code has been made of. */
+void space_add_jump(struct dbt *d, uint64_t rip, uint64_t last, const void *code, bool global);
 /* Forget all jumps, in every space. */
 void spaces_drop_jumps(struct dbt *d);
 
@@ -287,7 +293,7 @@ void spaces_drop_jumps(struct dbt *d);
 /* Take part in the machine's code cache. */
 int cache_join(struct dbt *d, struct err *err);
 void cache_leave(struct dbt *d);
-struct tb *cache_find(struct code_cache *k, const uint8_t *host, uint8_t mode);
+struct tb *cache_find(struct code_cache *k, const uint8_t *host, uint16_t mode);
 void cache_insert(struct code_cache *k, struct tb *t);
 /* Stores hit code of this page: its translations are void. Any thread. */
 void cache_void_page(void *cache, struct page_state *ps);
@@ -315,8 +321,9 @@ static inline uint32_t tb_number(const struct code_cache *k, const struct tb *t)
 
 /* What translate() works in; NULL without memory. The caller frees it. */
 struct tr *translate_new(void);
-/* Translate the code at host, in RAM, for mode; no vCPU but d's may be in the page's writers. With
+/* Translate the code at host, in RAM, for mode; host2: the page behind it, if the first instruction
+ * crosses into that; no vCPU but d's may be in the page's writers. With
  * the lock, and room in the cache. The caller inserts it. */
-struct tb *translate(struct dbt *d, const uint8_t *host, uint8_t mode);
+struct tb *translate(struct dbt *d, const uint8_t *host, const uint8_t *host2, uint16_t mode);
 
 #endif

@@ -157,10 +157,10 @@ static uint32_t known_target(struct tr *t, int32_t target)
 
 	if (!may_link(t))
 		return 0;
-	if (target == t->t->off && entry_of(t, t->t))
+	if (target == t->t->off && !t->page2 && entry_of(t, t->t))
 		return entry_of(t, t->t);
 	to = cache_find(t->k, t->page + target, t->t->mode);
-	return to ? entry_of(t, to) : 0;
+	return to && !to->host2 ? entry_of(t, to) : 0;
 }
 
 static void aim(struct tr *t, uint32_t rel32, int32_t target)
@@ -179,14 +179,19 @@ static void aim(struct tr *t, uint32_t rel32, int32_t target)
 			   .kind = COLD_EXIT, .from = rel32, .exit = exit, .noflags = t->saved });
 }
 
+void tr_goto_far(struct tr *t, int32_t target)
+{
+	load_rip(t, target);
+	go_indirect(t, 0);
+}
+
 void tr_goto(struct tr *t, int32_t target)
 {
 	if (in_page(target)) {
 		align_rel32(&t->e, 1);
 		aim(t, e_jmp(&t->e), target);
 	} else {
-		load_rip(t, target);
-		go_indirect(t, 0);
+		tr_goto_far(t, target);
 	}
 }
 

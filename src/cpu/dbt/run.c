@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "cpu/engine.h"
 #include "cpu/interp/interp.h"
+#include "cpu/x86/decode.h"
 #include "cpu/x86/tlb.h"
 #include "cpu/x86/transfer.h"
 #include "cpu/x86/vmem.h"
@@ -27,20 +28,20 @@ static bool can_translate(const struct vcpu *c)
 	return c->code64 && c->tlb_mode != TLB_SLOW && !interp_must_step(c);
 }
 
-static uint8_t mode_of(struct dbt *d)
+static uint16_t mode_of(struct dbt *d)
 {
 	const struct vcpu *c = d->c;
 	uint64_t xcr0 = c->fpu.xcr0;
 	unsigned m = c->cpl == 3 ? TBM_USER : 0;
 
 	if (c->insn_limit)
-		m |= TBM_COUNT;
+		m |= c->lazy_flags ? TBM_COUNT : TBM_COUNT | TBM_EXACT;
 	if (c->cr4 & CR4_SMAP && c->cpl == 0 && space_has_ac(d))
 		m |= TBM_SMAP;
 	if (c->cr4 & CR4_TSD && c->cpl)
 		m |= TBM_TSD;
 	if (c->cr0 & (CR0_TS | CR0_EM))
-		return (uint8_t)m;
+		return (uint16_t)m;
 	/* An exception would leave the host's pointers and opcode; FLDCW is the interpreter's. */
 	if ((load16(c->fpu.fx) & FCW_MASKS) == FCW_MASKS)
 		m |= TBM_X87;
@@ -51,7 +52,7 @@ static uint8_t mode_of(struct dbt *d)
 		if ((xcr0 & XCR0_AVX512) == XCR0_AVX512)
 			m |= TBM_EVEX;
 	}
-	return (uint8_t)m;
+	return (uint16_t)m;
 }
 
 /* Has the page other vCPUs that store to it unseen? Waits for them to stop. */
@@ -70,20 +71,44 @@ static bool writers_left(struct vcpu *c, struct page_state *ps, const uint8_t *h
 	return true;
 }
 
+/* Where the page behind c->rip's is, if the instruction at host crosses into it; NULL if it does not.
+ * *ok gets false if it does, and that page is not for us. */
+static const uint8_t *second_page(struct dbt *d, const uint8_t *host, bool *ok)
+{
+	unsigned rest = (unsigned)(PAGE_SIZE - ((uintptr_t)host & (PAGE_SIZE - 1)));
+	struct vcpu *c = d->c;
+	const uint8_t *host2;
+	enum x86_exc exc;
+	struct insn i;
+
+	*ok = true;
+	if (rest >= INSN_MAX_LEN || decode(host, rest, 8, &i) != DECODE_MORE)
+		return NULL;
+	host2 = tlb_fetch(c, (c->rip | (PAGE_SIZE - 1)) + 1, &exc);
+	*ok = host2 && physmap_page(c->pm, host2) &&
+	      !writers_left(c, physmap_page(c->pm, host2), host2);
+	return host2;
+}
+
 /* A new translation of the code at host, or the one that another vCPU has made meanwhile. */
 static struct tb *make_tb(struct dbt *d, const uint8_t *host, struct page_state *ps)
 {
 	struct code_cache *k = d->cache;
+	const uint8_t *host2;
 	struct tb *t;
+	bool ok;
 
 	if (writers_left(d->c, ps, host))
+		return NULL;
+	host2 = second_page(d, host, &ok);
+	if (!ok)
 		return NULL;
 	if (cache_full(k))
 		cache_flush(d);
 	pthread_mutex_lock(&k->lock);
 	t = cache_find(k, host, d->mode);
 	if (!t && !cache_full(k)) {
-		t = translate(d, host, d->mode);
+		t = translate(d, host, host2, d->mode);
 		cache_insert(k, t);
 	}
 	pthread_mutex_unlock(&k->lock);
@@ -109,13 +134,18 @@ static struct tb *find_tb(struct dbt *d)
 	if (!ps)
 		return NULL;
 	t = cache_find(d->cache, host, d->mode);
-	return t ? t : make_tb(d, host, ps);
+	if (!t)
+		return make_tb(d, host, ps);
+	/* Its second page may be another one now. */
+	if (t->host2 && tlb_fetch(c, (c->rip | (PAGE_SIZE - 1)) + 1, &exc) != t->host2)
+		return NULL;
+	return t;
 }
 
 /* Get the space and the jump caches right for c's state. */
 static bool prepare(struct dbt *d)
 {
-	uint8_t mode = mode_of(d);
+	uint16_t mode = mode_of(d);
 
 	if (space_select(d) < 0)
 		return false;
@@ -130,8 +160,11 @@ static bool prepare(struct dbt *d)
 static const void *add_jump(struct dbt *d, const struct tb *t)
 {
 	const void *code = code_at(d->cache, t->entry_jump);
+	struct vcpu *c = d->c;
+	uint64_t last = c->rip + (t->host2 ? t->len : 1u) - 1;
+	bool global = c->cpl == 3 || (tlb_is_global(c, c->rip) && tlb_is_global(c, last));
 
-	space_add_jump(d, d->c->rip, code, d->c->cpl == 3 || tlb_is_global(d->c, d->c->rip));
+	space_add_jump(d, c->rip, last, code, global);
 	return code;
 }
 
@@ -255,7 +288,7 @@ static void link_exit(struct dbt *d, const struct tb_exit *x, const struct tb *t
 	const struct tb *from = &k->tb[x->tb];
 
 	pthread_mutex_lock(&k->lock);
-	if (d->epoch == k->epoch && to->valid &&
+	if (d->epoch == k->epoch && to->valid && !to->host2 &&
 	    (((uintptr_t)to->host ^ (uintptr_t)from->host) & ~(PAGE_SIZE - 1)) == 0 &&
 	    to->mode == from->mode) {
 		uint32_t rel = (x->host ? to->entry_host : to->entry_saved) - (x->patch_at + 4);
@@ -273,7 +306,7 @@ static void redirect(struct dbt *d, const struct tb_exit *x, const struct tb *to
 	const struct tb *old = &k->tb[x->tb];
 
 	pthread_mutex_lock(&k->lock);
-	if (d->epoch == k->epoch && to->valid && !old->valid && to->host == old->host &&
+	if (d->epoch == k->epoch && to->valid && !old->valid && to->host == old->host && !to->host2 && !old->host2 &&
 	    to->mode == old->mode) {
 		cache_redirect(k, old->top, old->top_host ? to->entry_host : to->entry_saved);
 	}
@@ -326,6 +359,7 @@ static const void *after_exit(struct dbt *d, enum next *next)
 	struct dbt_ctx *ctx = d->ctx;
 	struct vcpu *c = d->c;
 	const struct tb *t;
+	const void *code;
 	struct tb_exit x;
 
 	*next = NEXT_INTERP;
@@ -357,13 +391,16 @@ static const void *after_exit(struct dbt *d, enum next *next)
 		return NULL;
 	sync_ac(d);
 	t = find_tb(d);
-	if (!t)
+	if (!t) {
+		*next = NEXT_INTERP;
 		return NULL;
+	}
 	if (x.kind == EXIT_LINK)
 		link_exit(d, &x, t);
 	else if (x.kind == EXIT_VOID)
 		redirect(d, &x, t);
-	return d->mode & TBM_COUNT ? NULL : add_jump(d, t);
+	code = add_jump(d, t); /* also in the place of one to a void translation */
+	return d->mode & TBM_COUNT ? NULL : code;
 }
 
 /* Run translated code from c->rip on; false if there is none. */

@@ -134,14 +134,17 @@ const void *space_jump(const struct dbt *d, uint64_t rip)
 	return (const void *)(uintptr_t)*jump_code(s, (uint16_t)rip);
 }
 
-void space_add_jump(struct dbt *d, uint64_t rip, const void *code, bool global)
+void space_add_jump(struct dbt *d, uint64_t rip, uint64_t last, const void *code, bool global)
 {
 	struct space *s = d->now;
-	uint64_t bit, *word = code_page_word(s, rip, &bit);
+	uint64_t bit, *word;
 
 	if (s->n_jumps == MAX_JUMPS)
 		drop_jumps(s);
 	s->jump[s->n_jumps++] = (uint16_t)rip;
+	word = code_page_word(s, rip, &bit);
+	*word |= bit;
+	word = code_page_word(s, last, &bit);
 	*word |= bit;
 	s->local_code |= !global;
 	*jump_code(s, (uint16_t)rip) = (uint64_t)(uintptr_t)code;
@@ -323,7 +326,8 @@ static void drop_jumps_of(struct space *s, gva_t gva, unsigned n_pages)
 	for (unsigned i = 0; i < s->n_jumps; i++) {
 		uint64_t *key = jump_key(s, s->jump[i]);
 
-		if (-*key - gva < n_pages * PAGE_SIZE)
+		/* Or into one before, whose first instruction may reach into them. */
+		if (-*key - (gva - INSN_MAX_LEN) < n_pages * PAGE_SIZE + INSN_MAX_LEN)
 			*key = s->jump[i] ? 0 : 1;
 	}
 }

@@ -126,12 +126,14 @@ static unsigned look_ahead(struct tr *t, unsigned at)
 
 	t->n_insns = 0;
 	t->stop.op = OP_INVALID;
+	t->cut = false;
 	t->t->vec = t->t->x87 = false;
 	while (t->n_insns < TB_MAX_INSNS && at < PAGE_SIZE) {
 		struct insn *i = &t->insn[t->n_insns];
 		enum decode_result r = decode(t->page + at, PAGE_SIZE - at, 8, i);
 
 		t->off[t->n_insns] = (uint16_t)at;
+		t->cut = r == DECODE_MORE;
 		if (r != DECODE_OK)
 			return MIN(at + INSN_MAX_LEN, (unsigned)PAGE_SIZE) - begin;
 		if (!is_ours(t, i)) {
@@ -142,24 +144,63 @@ static unsigned look_ahead(struct tr *t, unsigned at)
 		t->t->x87 |= is_x87(i);
 		t->n_insns++;
 		at += i->len;
-		if (leads_away(i) || (i->op == OP_JCC && t->t->mode & TBM_COUNT))
+		if (leads_away(i) || (i->op == OP_JCC && t->t->mode & TBM_EXACT))
 			break;
 	}
 	t->off[t->n_insns] = (uint16_t)at;
 	return at - begin;
 }
 
-/* Make stores to what was decoded seen from now on. False if one came before. */
-static bool settle(struct tr *t)
+/* The same for an instruction that crosses into the next page: it stands alone. */
+static unsigned look_across(struct tr *t, unsigned at)
 {
-	unsigned off = t->t->off, first = off / 64, last = (off + MAX(t->t->len, 1u) - 1) / 64;
+	unsigned n = PAGE_SIZE - at;
+	uint8_t bytes[2 * INSN_MAX_LEN];
+	struct insn *i = &t->insn[0];
+
+	memcpy(bytes, t->page + at, n);
+	memcpy(bytes + n, t->page2, INSN_MAX_LEN);
+	t->n_insns = 0;
+	t->stop.op = OP_INVALID;
+	t->cut = t->t->vec = t->t->x87 = false;
+	t->off[0] = (uint16_t)at;
+	if (decode(bytes, n + INSN_MAX_LEN, 8, i) != DECODE_OK)
+		return INSN_MAX_LEN;
+	if (is_ours(t, i)) {
+		t->t->vec = is_vector(i);
+		t->t->x87 = is_x87(i);
+		t->n_insns = 1;
+		t->off[1] = (uint16_t)(at + i->len);
+	} else {
+		t->stop = *i;
+	}
+	return i->len;
+}
+
+static void mark_lines(struct tr *t, const uint8_t *page, unsigned off, unsigned n)
+{
+	unsigned first = off / 64, last = (off + n - 1) / 64;
 	uint64_t lines = (~0ull << first) & (~0ull >> (63 - last));
-	struct page_state *ps = physmap_page(t->k->pm, t->page);
+	struct page_state *ps = physmap_page(t->k->pm, page);
 
 	if ((atomic_load(&ps->code_lines) & lines) != lines)
 		atomic_fetch_or(&ps->code_lines, lines);
-	tlb_drop_writes(t->d->c, t->page);
+	tlb_drop_writes(t->d->c, page);
+}
+
+/* Make stores to what was decoded seen from now on. False if one came before. */
+static bool settle(struct tr *t)
+{
+	unsigned off = t->t->off, len = MAX(t->t->len, 1u);
+	unsigned n1 = MIN(len, (unsigned)PAGE_SIZE - off);
+
+	mark_lines(t, t->page, off, n1);
+	if (t->page2)
+		mark_lines(t, t->page2, 0, MAX(len - n1, 1u));
 	atomic_thread_fence(memory_order_seq_cst);
+	if (t->page2)
+		return !t->n_insns || (!memcmp(t->page + off, t->insn[0].bytes, n1) &&
+				       !memcmp(t->page2, t->insn[0].bytes + n1, len - n1));
 	for (unsigned n = 0; n < t->n_insns; n++)
 		if (memcmp(t->page + t->off[n], t->insn[n].bytes, t->insn[n].len))
 			return false;
@@ -191,10 +232,10 @@ static void find_flags(struct tr *t)
 	for (unsigned n = t->n_insns; n-- > 0;) {
 		const struct insn *i = &t->insn[n];
 
-		if (leads_away(i) || i->op == OP_JCC || t->t->mode & TBM_COUNT)
+		if (leads_away(i) || i->op == OP_JCC)
 			want = RFLAGS_ARITH;
 		want = (want & ~flags_killed(i)) | insn_table[i->id].fl_read;
-		if (t->t->mode & TBM_COUNT)
+		if (t->t->mode & TBM_EXACT)
 			want = RFLAGS_ARITH;
 		t->need[n] = (uint16_t)want;
 	}
@@ -440,7 +481,10 @@ static void body(struct tr *t)
 	if (ends)
 		return;
 	/* What follows is not for us, or for another translation. */
-	if (t->n_insns < TB_MAX_INSNS && t->off[t->n_insns] < PAGE_SIZE &&
+	if (t->cut && t->n_insns) {
+		t->at = t->n_insns - 1;
+		tr_goto_far(t, t->off[t->n_insns]);
+	} else if (t->n_insns < TB_MAX_INSNS && t->off[t->n_insns] < PAGE_SIZE &&
 	    !(t->n_insns && t->insn[t->n_insns - 1].op == OP_JCC)) {
 		mark(t);
 		hand_over(t);
@@ -455,7 +499,7 @@ struct tr *translate_new(void)
 	return calloc(1, sizeof(struct tr));
 }
 
-struct tb *translate(struct dbt *d, const uint8_t *host, uint8_t mode)
+struct tb *translate(struct dbt *d, const uint8_t *host, const uint8_t *host2, uint16_t mode)
 {
 	struct code_cache *k = d->cache;
 	struct tb *b = &k->tb[k->n_tbs];
@@ -466,12 +510,16 @@ struct tb *translate(struct dbt *d, const uint8_t *host, uint8_t mode)
 	t->k = k;
 	t->t = b;
 	t->page = host - off;
+	t->page2 = host2;
 	t->n_cold = t->at = 0;
 	t->x87_noted = false;
-	*b = (struct tb){ .host = host, .mode = mode, .valid = true, .off = (uint16_t)off };
+	*b = (struct tb){ .host = host, 
+			  .host2 = host2,
+			  .mode = mode,
+			  .valid = true, .off = (uint16_t)off };
 	t->e = (struct emit){ .start = k->code.rw, .p = k->code.rw + k->used };
 	do
-		b->len = (uint16_t)look_ahead(t, off);
+		b->len = (uint16_t)(host2 ? look_across(t, off) : look_ahead(t, off));
 	while (!settle(t));
 	find_flags(t);
 	begin(t);

@@ -39,6 +39,8 @@ struct tr {
 	struct emit e;
 	struct tb *t;
 	const uint8_t *page; /* host address of the guest page */
+	const uint8_t *page2; /* of the one behind it, if the first instruction crosses; or NULL */
+	bool cut; /* what follows crosses into the next page */
 	unsigned n_insns;
 	struct insn stop; /* what is not ours and ended it; op OP_INVALID for nothing */
 	struct insn insn[TB_MAX_INSNS];
@@ -95,6 +97,8 @@ bool lower_jmp_ind(struct tr *t, const struct insn *i);
 bool lower_ret(struct tr *t, const struct insn *i);
 /* Go to target, an offset from the page's start that may lie outside it. */
 void tr_goto(struct tr *t, int32_t target);
+/* The same by the jump cache, wherever it is. */
+void tr_goto_far(struct tr *t, int32_t target);
 /* The cold half of a conditional branch that leaves the page. */
 void tr_far(struct tr *t, const struct cold *c);
 
