@@ -177,18 +177,19 @@ struct vcpu {
 	/* RAM page numbers whose write shortcut others ask this vCPU to drop (KICK_DROP). */
 	_Atomic uint64_t drop_ring[VCPU_DROP_RING]; /* page + 1, or 0 for free */
 
-	/* Counting mode, while this is not 0; changed between two run() calls only. run() comes back
-	 * with RUN_LIMIT at the first instruction boundary where stats.insns >= insn_limit, before
-	 * anything is delivered there: the interpreter exactly, the translator at the end of a
-	 * translation. stats.insns is exact at every return from run(), and whenever an instruction
-	 * reads a clock or reaches a device (it does not count itself yet). What such an instruction
-	 * makes pending is delivered behind it. All flags are exact in what an event saves.
+	/* Counting mode, while this is not 0; changed between two run() calls only. run() comes
+	 * back with RUN_LIMIT at the first instruction boundary where stats.insns >= insn_limit,
+	 * before anything is delivered there: the interpreter exactly, the translator at the end of
+	 * a translation. stats.insns is exact at every return from run(), and whenever an
+	 * instruction reads a clock or reaches a device (it does not count itself yet). What such
+	 * an instruction makes pending is delivered behind it. All flags are exact in what an event
+	 * saves.
 	 *
-	 * What counts: an instruction that completes counts one, when it completes. So does one that
-	 * traps behind itself (INT n, INTO, single steps, data breakpoints) and HLT. One that faults
-	 * does not count, nor does delivering an exception or an interrupt. A REP string instruction
-	 * counts one, with its last iteration, however often it was interrupted before; with rCX = 0
-	 * too. Prefixes count nothing. */
+	 * What counts: an instruction that completes counts one, when it completes. So does one
+	 * that traps behind itself (INT n, INTO, single steps, data breakpoints) and HLT. One that
+	 * faults does not count, nor does delivering an exception or an interrupt. A REP string
+	 * instruction counts one, with its last iteration, however often it was interrupted before;
+	 * with rCX = 0 too. Prefixes count nothing. */
 	uint64_t insn_limit;
 	bool lazy_flags; /* for tests: in counting mode, flags are exact where run() returns only */
 	bool no_devices; /* an engine's own: what would reach one ends with EXC_ALONE, undone */
