@@ -322,8 +322,8 @@ static inline uint32_t tb_number(const struct code_cache *k, const struct tb *t)
 /* What translate() works in; NULL without memory. The caller frees it. */
 struct tr *translate_new(void);
 /* Translate the code at host, in RAM, for mode; host2: the page behind it, if the first instruction
- * crosses into that; no vCPU but d's may be in the page's writers. With
- * the lock, and room in the cache. The caller inserts it. */
+ * crosses into that. With the lock, and room in the cache. The caller inserts it. NULL if other vCPUs
+ * may store there unseen: they are to be asked first. */
 struct tb *translate(struct dbt *d, const uint8_t *host, const uint8_t *host2, uint16_t mode);
 
 #endif

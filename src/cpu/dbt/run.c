@@ -18,6 +18,8 @@
 
 /* Tries to wait for other vCPUs to give up storing to a page, and give way in between. */
 #define DROP_TRIES 20000
+/* Translations given up because another vCPU began to store there meanwhile. */
+#define WRITER_TRIES 4
 
 /* -- Finding ---------------------------------------------------------------------------------- */
 
@@ -117,27 +119,30 @@ static struct tb *make_tb(struct dbt *d, const uint8_t *host, struct page_state 
 {
 	struct code_cache *k = d->cache;
 	const uint8_t *host2;
-	struct tb *t;
+	struct tb *t = NULL;
 	bool ok;
 
-	if (writers_left(d->c, ps, host))
-		return NULL;
-	host2 = second_page(d, host, &ok);
-	if (!ok)
-		return NULL;
-	if (cache_full(k)) {
-		/* What the code of an x87 instruction was is known only now. */
-		if (d->ctx->x87_saved)
-			fix_x87_pointers(d);
-		cache_flush(d);
+	for (unsigned i = 0; i < WRITER_TRIES && !t; i++) {
+		if (writers_left(d->c, ps, host))
+			return NULL;
+		host2 = second_page(d, host, &ok);
+		if (!ok)
+			return NULL;
+		if (cache_full(k)) {
+			/* What the code of an x87 instruction was is known only now. */
+			if (d->ctx->x87_saved)
+				fix_x87_pointers(d);
+			cache_flush(d);
+		}
+		pthread_mutex_lock(&k->lock);
+		t = cache_find(k, host, d->mode);
+		if (!t && !cache_full(k)) {
+			t = translate(d, host, host2, d->mode);
+			if (t)
+				cache_insert(k, t);
+		}
+		pthread_mutex_unlock(&k->lock);
 	}
-	pthread_mutex_lock(&k->lock);
-	t = cache_find(k, host, d->mode);
-	if (!t && !cache_full(k)) {
-		t = translate(d, host, host2, d->mode);
-		cache_insert(k, t);
-	}
-	pthread_mutex_unlock(&k->lock);
 	return d->epoch == atomic_load(&k->epoch) ? t : NULL;
 }
 

@@ -188,6 +188,14 @@ static void mark_lines(struct tr *t, const uint8_t *page, unsigned off, unsigned
 	tlb_drop_writes(t->d->c, page);
 }
 
+/* May other vCPUs store to the page unseen? With its lines marked nobody becomes one that may. */
+static bool has_writers(const struct tr *t, const uint8_t *page)
+{
+	const struct page_state *ps = physmap_page(t->k->pm, page);
+
+	return atomic_load(&ps->writers) & ~BIT(t->d->c->index);
+}
+
 /* Make stores to what was decoded seen from now on. False if one came before. */
 static bool settle(struct tr *t)
 {
@@ -521,6 +529,8 @@ struct tb *translate(struct dbt *d, const uint8_t *host, const uint8_t *host2, u
 	do
 		b->len = (uint16_t)(host2 ? look_across(t, off) : look_ahead(t, off));
 	while (!settle(t));
+	if (has_writers(t, t->page) || (t->page2 && has_writers(t, t->page2)))
+		return NULL;
 	find_flags(t);
 	begin(t);
 	body(t);
