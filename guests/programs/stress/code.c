@@ -1,8 +1,9 @@
-/* Code that changes, where jit.c leaves off: loops that change themselves, callees that change their
- * callers, fresh functions handed from thread to thread, pages that are writable or executable. SDM 3A 8.1.3: a CPU sees its own stores to
- * code from the next jump on, and where the linear address is the same, at once; other CPUs' after a
- * serializing instruction. Real programs also rely on a fresh function being whole once its pointer
- * is, and on aligned words changing at once.
+/* Code that changes, where jit.c leaves off: loops that change themselves, callees that change
+ * their callers, fresh functions handed from thread to thread, pages that are writable or
+ * executable. SDM 3A 8.1.3: a CPU sees its own stores to code from the next jump on, and where the
+ * linear address is the same, at once; other CPUs' after a serializing instruction. Real programs
+ * also rely on a fresh function being whole once its pointer is, and on aligned words changing at
+ * once.
  */
 #define _GNU_SOURCE
 #include "stress.h"
@@ -68,7 +69,7 @@ static void write_return(uint8_t *at, uint32_t val)
 static void next_instruction(uint8_t *at, uint32_t val)
 {
 	static const uint8_t code[] = { 0xc7, 0x05, 1, 0, 0, 0, 0, 0, 0, 0, /* mov [rip + 1], imm */
-					0xb8, 0, 0, 0, 0,		    /* mov eax, imm */
+					0xb8, 0,    0, 0, 0,		    /* mov eax, imm */
 					0xc3 };
 
 	memcpy(at, code, sizeof(code));
@@ -81,7 +82,7 @@ static void own_loop(uint8_t *at, uint32_t n)
 {
 	static const uint8_t code[] = { 0x31, 0xc0,		/* xor eax, eax */
 					0xff, 0x05, 1, 0, 0, 0, /* inc dword [rip + 1] */
-					0x05, 0, 0, 0, 0,	/* add eax, imm */
+					0x05, 0,    0, 0, 0,	/* add eax, imm */
 					0xff, 0xcf,		/* dec edi */
 					0x75, 0xf1,		/* jnz */
 					0xc3 };
@@ -240,8 +241,8 @@ static void run_code(struct shop *s, uint32_t seed)
 			break;
 		round++;
 		posted = atomic_load(&s->posted);
-		must_be("a fresh function of another thread ran wrong", call(s->fresh + (posted >> 32), 0),
-			(uint32_t)posted);
+		must_be("a fresh function of another thread ran wrong",
+			call(s->fresh + (posted >> 32), 0), (uint32_t)posted);
 		serialize();
 		must_be("old code ran after another thread had changed it", call(s->reused, 0),
 			~(uint32_t)posted);

@@ -1,5 +1,5 @@
-/* Mappings that some threads change while others use them. Each slot is one page of address space; it
- * shows one of two pages of a file, may be read-only, closed or not there at all. Its state is
+/* Mappings that some threads change while others use them. Each slot is one page of address space;
+ * it shows one of two pages of a file, may be read-only, closed or not there at all. Its state is
  * published behind each change: from then on nobody may see the page as it was before, that is, the
  * kernel's TLB shootdowns must have worked.
  */
@@ -124,8 +124,8 @@ static void change(unsigned i)
 }
 
 struct user {
-	unsigned word;		    /* of each page, its own to write to */
-	uint64_t last[SLOTS][2];    /* what was written there */
+	unsigned word;		 /* of each page, its own to write to */
+	uint64_t last[SLOTS][2]; /* what was written there */
 	bool known[SLOTS][2];
 };
 
@@ -142,7 +142,8 @@ static void load_one(unsigned slot, struct user *u)
 	if (!same)
 		return;
 	if (ok != (KIND(s) != CLOSED))
-		failed(ok ? "a load from a closed page worked" : "a load from an open page faulted");
+		failed(ok ? "a load from a closed page worked"
+			  : "a load from an open page faulted");
 	if (ok && val != tag(slot, SIDE(s)))
 		failed("a load found the page that was there before");
 	if (ok && u->known[slot][SIDE(s)] && mine != u->last[slot][SIDE(s)])
