@@ -19,8 +19,8 @@ struct err;
 /* If ram_alone, the host addresses that lie a multiple of RAM_ALIAS from guest RAM have nothing
  * mapped: who finds RAM by a linear address of which it ignores bits 44 and up goes astray to
  * nowhere. It holds but where the process has no such place, under address sanitizers. */
-#define RAM_ALIAS	  (1ull << 44)
-#define N_RAM_ALIASES	  8 /* in the user half of the host's 47 bits */
+#define RAM_ALIAS	    (1ull << 44)
+#define N_RAM_ALIASES	    8 /* in the user half of the host's 47 bits */
 #define PHYSMAP_MAX_REGIONS 16
 #define PHYSMAP_MAX_VCPUS   64 /* page_state.writers has a bit for each */
 
@@ -32,6 +32,7 @@ struct err;
  * bytes again at every use for as long as writers has another vCPU's bit, since that one may
  * store unseen; it asks that vCPU to drop its shortcut (vcpu.drop_ring). (3) A store that hits
  * code_lines clears them and counts code_gen up: all code decoded from the page before is void.
+ * (4) Who leaves writers counts code_gen up first, for what was decoded while it stored unseen.
  */
 struct page_state {
 	_Atomic uint64_t code_lines; /* bit n: bytes [64n, 64n+64) were decoded as code */
@@ -51,14 +52,14 @@ struct physmap {
 	struct phys_region region[PHYSMAP_MAX_REGIONS]; /* by base, not overlapping */
 	unsigned n_regions;
 
-	uint8_t *ram;		     /* the one mapping; owned */
+	uint8_t *ram; /* the one mapping; owned */
 	uint64_t ram_bytes;
-	bool ram_alone;           /* see RAM_ALIAS */
-	int ram_fd;		     /* memfd behind it; owned */
-	struct page_state *pages;    /* one for each page of ram; owned */
-	uint64_t a20_mask;	     /* ~0, or ~BIT(20) while the A20 gate is shut */
-	/* Called after a store has hit code of the page, by any thread; NULL for nobody. Set while no
-	 * vCPU runs. */
+	bool ram_alone;		  /* see RAM_ALIAS */
+	int ram_fd;		  /* memfd behind it; owned */
+	struct page_state *pages; /* one for each page of ram; owned */
+	uint64_t a20_mask;	  /* ~0, or ~BIT(20) while the A20 gate is shut */
+	/* Called after a store has hit code of the page, by any thread; NULL for nobody. Set while
+	 * no vCPU runs. */
 	void (*on_code_hit)(void *arg, struct page_state *ps);
 	void *on_code_hit_arg;
 	_Atomic uint64_t code_drops; /* counts code_gen bumps of all pages, for statistics */

@@ -12,16 +12,27 @@ static unsigned n_cpus;
 static void (*volatile job)(unsigned id);
 static volatile u32 job_number;
 static _Atomic u32 jobs_done, at_barrier;
+static _Atomic u32 n_listening; /* starts of CPUs that will see the next job */
 
 static unsigned my_id(void)
 {
 	return lapic_read(APIC_ID) >> 24;
 }
 
+/* Start a CPU and wait until it looks for jobs: it may be slow on its way there. */
+static void start_listening(unsigned id)
+{
+	u32 before = n_listening;
+
+	ap_start(id);
+	CHECK(WAIT(n_listening == before + 1), 1);
+}
+
 void ap_main(unsigned id)
 {
 	u32 seen = job_number;
 
+	n_listening++;
 	lapic_write(APIC_SVR, 0x1ff);
 	sti();
 	for (;;) {
@@ -530,7 +541,7 @@ static void restart(void)
 	CHECK(WAIT(beat_stands_still()), 1);
 	/* It takes no interrupt, and its APIC was reset. */
 	send(1, 0x40);
-	ap_start(1);
+	start_listening(1);
 	run_all(ids);
 }
 
@@ -541,7 +552,7 @@ void main64(void)
 	lapic_write(APIC_SVR, 0x1ff);
 	CHECK(rdmsr(MSR_APIC_BASE) >> 8 & 1, 1);
 	for (unsigned id = 1; id < n_cpus; id++)
-		ap_start(id);
+		start_listening(id);
 	ipis();
 	locked();
 	order();

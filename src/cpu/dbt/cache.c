@@ -159,9 +159,8 @@ void cache_insert(struct code_cache *k, struct tb *t)
 		struct tb *second = &k->tb[k->n_tbs++];
 
 		p = page_list(k, t->host2);
-		*second = (struct tb){
-			.host = t->host2, .whole = t, .page_next = *p, .valid = true
-		};
+		*second =
+			(struct tb){ .host = t->host2, .whole = t, .page_next = *p, .valid = true };
 		*p = second;
 	}
 }
@@ -235,7 +234,8 @@ void cache_void_page(void *cache, struct page_state *ps)
 bool cache_full(const struct code_cache *k)
 {
 	return k->used + TB_MAX_CODE > COLD_CODE || k->cold_used + TB_MAX_CODE > CODE_BYTES ||
-	       k->n_tbs + 2 > MAX_TBS || k->n_exits + 8 * TB_MAX_INSNS > MAX_EXITS || k->n_marks + TB_MAX_INSNS > MAX_MARKS;
+	       k->n_tbs + 2 > MAX_TBS || k->n_exits + 8 * TB_MAX_INSNS > MAX_EXITS ||
+	       k->n_marks + TB_MAX_INSNS > MAX_MARKS;
 }
 
 void cache_flush(struct dbt *d)

@@ -34,32 +34,32 @@ struct tr;
 /* -- What generated code sees through GS ------------------------------------------------------ */
 
 struct dbt_ctx {
-	uint64_t gpr[16];    /* guest registers; while code runs only R13-R15 are right */
-	uint64_t base;	     /* linear address of the page that runs */
-	uint64_t rip;	     /* where an indirect jump went that was not at hand */
-	uint64_t code;	     /* entry: where to go */
-	uint64_t gva;	     /* of the access at work in a fill */
-	uint64_t tmp, val;   /* scratch of single sequences */
-	uint64_t seg_base[2]; /* FS, GS */
+	uint64_t gpr[16];	     /* guest registers; while code runs only R13-R15 are right */
+	uint64_t base;		     /* linear address of the page that runs */
+	uint64_t rip;		     /* where an indirect jump went that was not at hand */
+	uint64_t code;		     /* entry: where to go */
+	uint64_t gva;		     /* of the access at work in a fill */
+	uint64_t tmp, val;	     /* scratch of single sequences */
+	uint64_t seg_base[2];	     /* FS, GS */
 	uint64_t fpu_load, fpu_save; /* routines, by what of the state is in use */
 	struct dbt *self;
 	uint64_t host_mxcsr;
-	uint64_t kernel_gs;  /* IA32_KERNEL_GS_BASE */
+	uint64_t kernel_gs; /* IA32_KERNEL_GS_BASE */
 	uint64_t tsc_offset;
-	uint64_t gs[2];	     /* GS bases of the kernel's spaces, without and with AC */
+	uint64_t gs[2];		 /* GS bases of the kernel's spaces, without and with AC */
 	uint64_t mask31, mask63; /* the constants 31 and 63 */
-	uint64_t rest;	     /* vcpu.rflags_rest without the next three, which code sets by itself */
+	uint64_t rest; /* vcpu.rflags_rest without the next three, which code sets by itself */
 	uint64_t iflag, dflag, acflag; /* 0, or the bit in its place */
-	uint32_t irq_wait;   /* an interrupt may wait for IF */
+	uint32_t irq_wait;	       /* an interrupt may wait for IF */
 	uint32_t tsc_aux;
-	uint32_t cc;	  /* as vcpu.cc */
-	uint32_t exit;	  /* number of the exit that was taken */
+	uint32_t cc;	       /* as vcpu.cc */
+	uint32_t exit;	       /* number of the exit that was taken */
 	_Atomic uint32_t poll; /* look at vcpu.kick */
-	uint32_t fpu_out; /* 1: vector registers are not in the host's */
-	uint32_t x87_out; /* 1: x87 and MMX registers are not */
-	uint32_t x87_saved; /* 1: they have come back, with the host's pointers in them */
-	uint64_t x87_base;  /* ctx.base of the last translation that used them */
-	uint64_t keep[2];   /* registers that loading them needs */
+	uint32_t fpu_out;      /* 1: vector registers are not in the host's */
+	uint32_t x87_out;      /* 1: x87 and MMX registers are not */
+	uint32_t x87_saved;    /* 1: they have come back, with the host's pointers in them */
+	uint64_t x87_base;     /* ctx.base of the last translation that used them */
+	uint64_t keep[2];      /* registers that loading them needs */
 	struct vcpu_fpu *fpu;
 };
 
@@ -94,18 +94,18 @@ struct fill {
 #define CODE_PAGE_WORDS 512u
 
 struct space {
-	uint8_t *gs;   /* NULL: not mapped yet */
-	uint64_t asid; /* user spaces: whose it is; 0: nobody's */
-	uint64_t used; /* when it was last taken */
+	uint8_t *gs;	   /* NULL: not mapped yet */
+	uint64_t asid;	   /* user spaces: whose it is; 0: nobody's */
+	uint64_t used;	   /* when it was last taken */
 	struct fill *fill; /* owned; what the tables hold, and more */
 	unsigned n_fills;
-	bool lost;	   /* the tables hold what fill does not say */
-	uint32_t *local;   /* owned; the kernel's spaces: entries that are not global */
+	bool lost;	 /* the tables hold what fill does not say */
+	uint32_t *local; /* owned; the kernel's spaces: entries that are not global */
 	unsigned n_local;
 	uint16_t *jump; /* owned; slots that are taken, and more */
 	unsigned n_jumps;
 	uint64_t code_pages[CODE_PAGE_WORDS]; /* hashed set of pages the jump cache leads to */
-	bool local_code;	 /* a jump leads to a page that is not global */
+	bool local_code;		      /* a jump leads to a page that is not global */
 };
 
 /* -- Translations ----------------------------------------------------------------------------- */
@@ -115,9 +115,9 @@ struct space {
 #define TBM_SSE	  2u /* legacy SSE allowed */
 #define TBM_AVX	  4u
 #define TBM_EVEX  8u
-#define TBM_COUNT 16u /* count instructions, go nowhere but back */
-#define TBM_SMAP  32u /* STAC and CLAC switch spaces */
-#define TBM_TSD	  64u /* RDTSC is not allowed */
+#define TBM_COUNT 16u  /* count instructions, go nowhere but back */
+#define TBM_SMAP  32u  /* STAC and CLAC switch spaces */
+#define TBM_TSD	  64u  /* RDTSC is not allowed */
 #define TBM_X87	  128u /* x87 and MMX allowed */
 #define TBM_EXACT 256u /* all flags are exact at every instruction */
 
@@ -139,23 +139,23 @@ struct tb {
 	uint16_t off, len; /* bytes of guest code, in its page */
 	uint16_t n_insns;
 	uint16_t mode;
-	bool vec;   /* has vector registers in place */
+	bool vec;      /* has vector registers in place */
 	bool top_host; /* flags are in the host's at top */
-	bool x87;   /* has x87 and MMX registers in place */
-	bool valid; /* not void */
+	bool x87;      /* has x87 and MMX registers in place */
+	bool valid;    /* not void */
 };
 
 /* Ways out of the code. */
 enum exit_kind {
-	EXIT_NEXT,   /* go on at off, in the same page or the one behind it */
-	EXIT_LINK,   /* likewise, and patch the jump at patch_at */
-	EXIT_INTERP, /* execute the instruction at off in the interpreter */
-	EXIT_LOOKUP, /* go on at ctx.rip; a bad target is the fault of the branch at off */
-	EXIT_POLL,   /* look at vcpu.kick, then go on at off */
+	EXIT_NEXT,    /* go on at off, in the same page or the one behind it */
+	EXIT_LINK,    /* likewise, and patch the jump at patch_at */
+	EXIT_INTERP,  /* execute the instruction at off in the interpreter */
+	EXIT_LOOKUP,  /* go on at ctx.rip; a bad target is the fault of the branch at off */
+	EXIT_POLL,    /* look at vcpu.kick, then go on at off */
 	EXIT_SYSCALL, /* these instructions at off, without the interpreter's detour */
 	EXIT_SYSRET,
 	EXIT_IRET,
-	EXIT_VOID,   /* the translation is void: go on at off in the new one */
+	EXIT_VOID, /* the translation is void: go on at off in the new one */
 };
 
 struct tb_exit {
@@ -163,10 +163,10 @@ struct tb_exit {
 	uint32_t patch_at; /* offset of a rel32 */
 	uint16_t off;	   /* from the start of the guest page */
 	uint8_t kind;
-	int8_t undo;	 /* EXIT_LOOKUP: what the branch has added to rSP */
+	int8_t undo;	     /* EXIT_LOOKUP: what the branch has added to rSP */
 	uint8_t len, opsize; /* EXIT_SYSCALL to EXIT_IRET: of the instruction */
-	bool host; /* EXIT_LINK: flags are in the host's there */
-	uint16_t n_done; /* instructions of the block before off */
+	bool host;	     /* EXIT_LINK: flags are in the host's there */
+	uint16_t n_done;     /* instructions of the block before off */
 };
 
 /* Host code of one guest instruction begins at code. */
@@ -177,11 +177,11 @@ struct insn_mark {
 	bool saved; /* flags are in ctx.cc when it accesses memory */
 };
 
-#define CODE_BYTES (32 * MiB)
-#define COLD_CODE  (20 * MiB) /* from here on: what is rarely run */
-#define MAX_TBS	   (1u << 18)
-#define MAX_EXITS  (1u << 20)
-#define MAX_MARKS  (1u << 21)
+#define CODE_BYTES   (32 * MiB)
+#define COLD_CODE    (20 * MiB) /* from here on: what is rarely run */
+#define MAX_TBS	     (1u << 18)
+#define MAX_EXITS    (1u << 20)
+#define MAX_MARKS    (1u << 21)
 #define TB_HASH_BITS 16
 #define TB_MAX_INSNS 48
 /* The most that one translation takes of either part of the code. */
@@ -189,13 +189,13 @@ struct insn_mark {
 
 struct stubs {
 	uint32_t enter;
-	uint32_t exit;		/* called; the number of the exit stands behind the call */
-	uint32_t exit_noflags;	/* the same; flags are in ctx.cc */
-	uint32_t exit_trap;	/* for signal handlers: ctx.exit is set */
-	uint32_t leave;		/* exit_noflags with ctx.exit set */
-	uint32_t fill[2];	/* read, write: RCX = gva -> R14 = addend */
-	uint32_t string;	/* RCX = what dbt_string() takes */
-	uint32_t cross[7];	/* RCX = gva of 2^n bytes: comes back if they lie in one page */
+	uint32_t exit;	       /* called; the number of the exit stands behind the call */
+	uint32_t exit_noflags; /* the same; flags are in ctx.cc */
+	uint32_t exit_trap;    /* for signal handlers: ctx.exit is set */
+	uint32_t leave;	       /* exit_noflags with ctx.exit set */
+	uint32_t fill[2];      /* read, write: RCX = gva -> R14 = addend */
+	uint32_t string;       /* RCX = what dbt_string() takes */
+	uint32_t cross[7];     /* RCX = gva of 2^n bytes: comes back if they lie in one page */
 	uint32_t fpu_load, x87_load;
 	uint32_t load_xmm, load_ymm, load_zmm, save_any;
 	uint32_t end;
@@ -206,14 +206,14 @@ struct code_cache {
 	pthread_mutex_t lock; /* guards all but what is constant */
 	struct codemem code;
 	uint32_t used, cold_used;
-	struct stubs stubs; /* constant */
-	struct tb *tb;	    /* MAX_TBS; owned */
-	struct tb_exit *exit; /* MAX_EXITS; owned */
+	struct stubs stubs;	/* constant */
+	struct tb *tb;		/* MAX_TBS; owned */
+	struct tb_exit *exit;	/* MAX_EXITS; owned */
 	struct insn_mark *mark; /* MAX_MARKS, by code; owned */
 	uint32_t n_tbs, n_exits, n_marks;
 	struct tb *hash[1 << TB_HASH_BITS];
 	struct tb **page_tbs; /* for each RAM page; owned */
-	struct tr *work;       /* owned; for translate() */
+	struct tr *work;      /* owned; for translate() */
 	struct physmap *pm;
 	struct vcpu_set *set;
 	unsigned n_users;
@@ -230,12 +230,12 @@ struct dbt {
 	struct vcpu *c;
 	struct code_cache *cache;
 	struct space space[N_CPU_SPACES];
-	struct space *now; /* whose GS base is set; NULL before the first */
-	uint64_t clock;	   /* counts switches of spaces */
-	uint64_t epoch;	   /* of the cache that the jump caches are of */
-	_Atomic bool inside; /* may be in translated code */
-	uint16_t mode;	     /* of the last look up */
-	uint64_t fdp; /* the x87 data pointer that was loaded */
+	struct space *now;	      /* whose GS base is set; NULL before the first */
+	uint64_t clock;		      /* counts switches of spaces */
+	uint64_t epoch;		      /* of the cache that the jump caches are of */
+	_Atomic bool inside;	      /* may be in translated code */
+	uint16_t mode;		      /* of the last look up */
+	uint64_t fdp;		      /* the x87 data pointer that was loaded */
 	const struct insn_mark *trap; /* where a signal came */
 	struct {
 		uint64_t enters, lookups, misses, fills, fill_fails, interps, links, signals,
@@ -254,8 +254,8 @@ static inline struct dbt *dbt_of(const struct vcpu *c)
 void stubs_make(struct code_cache *k, uint64_t xcr0);
 /* The C half of a fill: the addend for gva, or 0. */
 uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t write);
-/* MOVS or STOS as described by what (STRING_), on the registers in the context. Not 0 when it is done
- * to its end; else the interpreter goes on. */
+/* MOVS or STOS as described by what (STRING_), on the registers in the context. Not 0 when it is
+ * done to its end; else the interpreter goes on. */
 #define STRING_SIZE 15u
 #define STRING_REP  16u
 #define STRING_MOVS 32u
@@ -297,8 +297,8 @@ struct tb *cache_find(struct code_cache *k, const uint8_t *host, uint16_t mode);
 void cache_insert(struct code_cache *k, struct tb *t);
 /* Stores hit code of this page: its translations are void. Any thread. */
 void cache_void_page(void *cache, struct page_state *ps);
-/* Forget all; waits until nobody is inside, so the caller is not, and has no lock. Nothing if another
- * vCPU is at it. */
+/* Forget all; waits until nobody is inside, so the caller is not, and has no lock. Nothing if
+ * another vCPU is at it. */
 void cache_flush(struct dbt *d);
 bool cache_full(const struct code_cache *k);
 /* The guest instruction whose host code holds the offset; NULL if none. */
@@ -322,8 +322,8 @@ static inline uint32_t tb_number(const struct code_cache *k, const struct tb *t)
 /* What translate() works in; NULL without memory. The caller frees it. */
 struct tr *translate_new(void);
 /* Translate the code at host, in RAM, for mode; host2: the page behind it, if the first instruction
- * crosses into that. With the lock, and room in the cache. The caller inserts it. NULL if other vCPUs
- * may store there unseen: they are to be asked first. */
+ * crosses into that. With the lock, and room in the cache. The caller inserts it. NULL if other
+ * vCPUs may store there unseen: they are to be asked first. */
 struct tb *translate(struct dbt *d, const uint8_t *host, const uint8_t *host2, uint16_t mode);
 
 #endif

@@ -7,10 +7,10 @@
  * own. */
 struct fields {
 	unsigned reg, rm, vvvv;
-	bool mem;	 /* rm is mem */
+	bool mem; /* rm is mem */
 	struct hmem m;
-	bool low_bytes;	 /* a byte register 4-7 that is not AH ... BH */
-	uint8_t op_low;	 /* register in the opcode, if op_reg */
+	bool low_bytes; /* a byte register 4-7 that is not AH ... BH */
+	uint8_t op_low; /* register in the opcode, if op_reg */
 	bool op_reg;
 };
 
@@ -139,9 +139,9 @@ static void original_fields(const struct insn *i, struct fields *f)
 
 /* How an instruction uses what has to be made free for it. */
 struct uses {
-	int mem;	/* operand in memory, or -1 */
-	bool count;	/* CL */
-	bool high;	/* AH ... BH */
+	int mem;		   /* operand in memory, or -1 */
+	bool count;		   /* CL */
+	bool high;		   /* AH ... BH */
 	uint8_t guest[3], host[3]; /* displaced registers and where they are meanwhile */
 	bool written[3];
 	unsigned n;
@@ -239,7 +239,8 @@ static bool is_power_of_two(unsigned n)
 	return n && !(n & (n - 1)) && n <= 64;
 }
 
-/* Choose scratch registers for what is displaced, with the address in R14 if the count wants RCX. */
+/* Choose scratch registers for what is displaced, with the address in R14 if the count wants RCX.
+ */
 static bool assign(struct uses *u)
 {
 	uint8_t free[2];

@@ -132,8 +132,7 @@ bool lower_string(struct tr *t, const struct insn *i)
 		tr_save_flags(t);
 		t->saved = true;
 	}
-	e_mov_imm(e, S_ADDR,
-		  i->opd[0].size | (rep ? STRING_REP : 0) | (movs ? STRING_MOVS : 0));
+	e_mov_imm(e, S_ADDR, i->opd[0].size | (rep ? STRING_REP : 0) | (movs ? STRING_MOVS : 0));
 	E_BYTES(e, 0xeb, 4);
 	e32(e, tr_exit(t, EXIT_INTERP, t->off[t->at]));
 	e_call_to(e, t->k->stubs.string);
@@ -165,8 +164,7 @@ bool lower_bit_memory(struct tr *t, const struct insn *i)
 	if (size == 8) {
 		e_mov_imm(e, S_ADDR, 6);
 		e_sarx(e, S_ADDR, bit, S_ADDR);
-		e_lea(e, S_ADDR,
-		      (struct hmem){ .base = S_ADD, .index = S_ADDR, .scale = 3 });
+		e_lea(e, S_ADDR, (struct hmem){ .base = S_ADD, .index = S_ADDR, .scale = 3 });
 	} else {
 		/* movsxd rcx, bit; then words of 4 bytes, by way of bits 5 and up */
 		e_store(e, h_gs(CTX(val)), S_ADD);
@@ -174,8 +172,7 @@ bool lower_bit_memory(struct tr *t, const struct insn *i)
 		e_mov_imm(e, S_ADDR, 5);
 		e_sarx(e, S_ADD, S_ADD, S_ADDR);
 		e_load(e, S_ADDR, h_gs(CTX(val)));
-		e_lea(e, S_ADDR,
-		      (struct hmem){ .base = S_ADDR, .index = S_ADD, .scale = 2 });
+		e_lea(e, S_ADDR, (struct hmem){ .base = S_ADDR, .index = S_ADD, .scale = 2 });
 	}
 	tr_access(t, S_ADDR, size, i->op != OP_BT, false);
 	if (i->op == OP_BT) {
@@ -187,9 +184,10 @@ bool lower_bit_memory(struct tr *t, const struct insn *i)
 	e_lea(e, S_ADDR, h_sum(S_ADDR, S_ADD));
 	/* pext r14, bit, gs:[mask63 or 31]: VEX.LZ.F3.0F38.W1 F5 */
 	E_BYTES(e, 0x65, 0xc4, 0x62, (uint8_t)(0x82 | (~bit & 15) << 3), 0xf5);
-	e_modrm_mem(e, S_ADD, (struct hmem){ .base = H_NONE,
-					     .index = H_NONE,
-					     .disp = CTX(mask63) - (size == 4 ? 8 : 0) });
+	e_modrm_mem(e, S_ADD,
+		    (struct hmem){ .base = H_NONE,
+				   .index = H_NONE,
+				   .disp = CTX(mask63) - (size == 4 ? 8 : 0) });
 	tr_flags_for(t, i);
 	if (i->prefix & PFX_LOCK)
 		e8(e, 0xf0);

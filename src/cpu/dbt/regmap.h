@@ -10,7 +10,7 @@
 
 /* By guest register; H_NONE: in ctx.gpr. */
 static const uint8_t host_reg[16] = {
-	H_RAX, H_R13, H_RDX, H_RBX, H_R15, H_RBP, H_RSI,  H_RDI,
+	H_RAX, H_R13, H_RDX, H_RBX, H_R15, H_RBP,  H_RSI,  H_RDI,
 	H_R8,  H_R9,  H_R10, H_R11, H_R12, H_NONE, H_NONE, H_NONE,
 };
 

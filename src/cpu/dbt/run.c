@@ -73,8 +73,8 @@ static bool writers_left(struct vcpu *c, struct page_state *ps, const uint8_t *h
 	return true;
 }
 
-/* Where the page behind c->rip's is, if the instruction at host crosses into it; NULL if it does not.
- * *ok gets false if it does, and that page is not for us. */
+/* Where the page behind c->rip's is, if the instruction at host crosses into it; NULL if it does
+ * not. *ok gets false if it does, and that page is not for us. */
 static const uint8_t *second_page(struct dbt *d, const uint8_t *host, bool *ok)
 {
 	unsigned rest = (unsigned)(PAGE_SIZE - ((uintptr_t)host & (PAGE_SIZE - 1)));
@@ -315,8 +315,8 @@ static void redirect(struct dbt *d, const struct tb_exit *x, const struct tb *to
 	const struct tb *old = &k->tb[x->tb];
 
 	pthread_mutex_lock(&k->lock);
-	if (d->epoch == k->epoch && to->valid && !old->valid && to->host == old->host && !to->host2 && !old->host2 &&
-	    to->mode == old->mode) {
+	if (d->epoch == k->epoch && to->valid && !old->valid && to->host == old->host &&
+	    !to->host2 && !old->host2 && to->mode == old->mode) {
 		cache_redirect(k, old->top, old->top_host ? to->entry_host : to->entry_saved);
 	}
 	pthread_mutex_unlock(&k->lock);

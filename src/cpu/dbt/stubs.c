@@ -6,9 +6,9 @@
 #include "cpu/dbt/regmap.h"
 #include "cpu/x86/features.h"
 
-#define FPU(field) ((int32_t)offsetof(struct vcpu_fpu, field))
-#define WIDE_YMM   XCR0_AVX
-#define WIDE_ZMM   XCR0_AVX512
+#define FPU(field)    ((int32_t)offsetof(struct vcpu_fpu, field))
+#define WIDE_YMM      XCR0_AVX
+#define WIDE_ZMM      XCR0_AVX512
 #define CC_INTO_FLAGS 0x7f /* added to AL it moves bit 0 to OF */
 
 static const uint8_t callee_saved[] = { H_RBX, H_RBP, H_R12, H_R13, H_R14, H_R15 };
@@ -100,9 +100,8 @@ static void vzeroupper(struct emit *e)
 static void zero_high(struct emit *e)
 {
 	for (unsigned n = 16; n < 32; n++) /* vpxord xmm n, n, n */
-		E_BYTES(e, 0x62, (uint8_t)(n & 8 ? 0x01 : 0xa1),
-			(uint8_t)(0x05 | (~n & 15) << 3), 0x00, 0xef,
-			(uint8_t)(0xc0 | (n & 7) << 3 | (n & 7)));
+		E_BYTES(e, 0x62, (uint8_t)(n & 8 ? 0x01 : 0xa1), (uint8_t)(0x05 | (~n & 15) << 3),
+			0x00, 0xef, (uint8_t)(0xc0 | (n & 7) << 3 | (n & 7)));
 	for (unsigned n = 0; n < 8; n++) /* kxorw k n, n, n */
 		E_BYTES(e, 0xc5, (uint8_t)(0x84 | (~n & 15) << 3), 0x47,
 			(uint8_t)(0xc0 | n << 3 | n));
@@ -292,7 +291,7 @@ static void make_exit(struct emit *e, struct stubs *s)
 	take_number(e, 0);
 	s->exit_trap = emit_at(e);
 	e_store(e, h_gs(CTX_GPR(REG_RAX)), H_RAX);
-	E_BYTES(e, 0x9f, 0x0f, 0x90, 0xc0);	  /* lahf; seto al */
+	E_BYTES(e, 0x9f, 0x0f, 0x90, 0xc0);    /* lahf; seto al */
 	e_op_reg(e, 0, 1, 0xb7, H_RAX, H_RAX); /* movzx eax, ax */
 	e_store32(e, h_gs(CTX(cc)), H_RAX);
 	tail = emit_at(e);

@@ -36,7 +36,8 @@ bool is_x87(const struct insn *i)
 
 static bool is_vector(const struct insn *i)
 {
-	return (i->op == OP_MMX && insn_table[i->id].attr & INSN_USES_SSE) || i->op == OP_VEC || i->op == OP_VZERO || i->op == OP_LDMXCSR || i->op == OP_STMXCSR;
+	return (i->op == OP_MMX && insn_table[i->id].attr & INSN_USES_SSE) || i->op == OP_VEC ||
+	       i->op == OP_VZERO || i->op == OP_LDMXCSR || i->op == OP_STMXCSR;
 }
 
 typedef bool (*lower_fn)(struct tr *t, const struct insn *i);
@@ -49,34 +50,106 @@ static bool lower_nop(struct tr *t, const struct insn *i)
 static lower_fn lowering(const struct insn *i)
 {
 	switch (i->op) {
-	case OP_BT: case OP_BTS: case OP_BTR: case OP_BTC:
+	case OP_BT:
+	case OP_BTS:
+	case OP_BTR:
+	case OP_BTC:
 		/* A bit offset in a register leads elsewhere. */
 		return i->has_mem && i->opd[1].kind == OPD_GPR ? lower_bit_memory : lower_copy;
-	case OP_MOV: case OP_MOVZX: case OP_MOVSX: case OP_XCHG: case OP_LAHF: case OP_SAHF:
-	case OP_CBW: case OP_CWD: case OP_CMOV: case OP_SET: case OP_BSWAP: case OP_MOVBE:
-	case OP_MOVNTI: case OP_ADD: case OP_OR: case OP_ADC: case OP_SBB: case OP_AND:
-	case OP_SUB: case OP_XOR: case OP_CMP: case OP_TEST: case OP_INC: case OP_DEC: case OP_NOT:
-	case OP_NEG: case OP_MUL: case OP_IMUL: case OP_IMUL2: case OP_IMUL3: case OP_DIV:
-	case OP_IDIV: case OP_ROL: case OP_ROR: case OP_RCL: case OP_RCR: case OP_SHL: case OP_SHR:
-	case OP_SAR: case OP_SHLD: case OP_SHRD:
-	case OP_BSF: case OP_BSR: case OP_TZCNT: case OP_LZCNT: case OP_POPCNT: case OP_CRC32:
-	case OP_ANDN: case OP_BEXTR: case OP_BLSI: case OP_BLSMSK: case OP_BLSR: case OP_BZHI:
-	case OP_PDEP: case OP_PEXT: case OP_MULX: case OP_RORX: case OP_SARX: case OP_SHLX:
-	case OP_SHRX: case OP_ADCX: case OP_ADOX: case OP_CMPXCHG: case OP_XADD: case OP_CLC:
-	case OP_STC: case OP_CMC: case OP_PAUSE: case OP_FENCE: case OP_VEC: case OP_VZERO:
-	case OP_LDMXCSR: case OP_STMXCSR: case OP_X87: case OP_MMX: case OP_FWAIT:
-		return lower_copy;
-	case OP_NOP: case OP_PREFETCH: case OP_SERIALIZE: return lower_nop;
+	case OP_MOV:
+	case OP_MOVZX:
+	case OP_MOVSX:
+	case OP_XCHG:
+	case OP_LAHF:
+	case OP_SAHF:
+	case OP_CBW:
+	case OP_CWD:
+	case OP_CMOV:
+	case OP_SET:
+	case OP_BSWAP:
+	case OP_MOVBE:
+	case OP_MOVNTI:
+	case OP_ADD:
+	case OP_OR:
+	case OP_ADC:
+	case OP_SBB:
+	case OP_AND:
+	case OP_SUB:
+	case OP_XOR:
+	case OP_CMP:
+	case OP_TEST:
+	case OP_INC:
+	case OP_DEC:
+	case OP_NOT:
+	case OP_NEG:
+	case OP_MUL:
+	case OP_IMUL:
+	case OP_IMUL2:
+	case OP_IMUL3:
+	case OP_DIV:
+	case OP_IDIV:
+	case OP_ROL:
+	case OP_ROR:
+	case OP_RCL:
+	case OP_RCR:
+	case OP_SHL:
+	case OP_SHR:
+	case OP_SAR:
+	case OP_SHLD:
+	case OP_SHRD:
+	case OP_BSF:
+	case OP_BSR:
+	case OP_TZCNT:
+	case OP_LZCNT:
+	case OP_POPCNT:
+	case OP_CRC32:
+	case OP_ANDN:
+	case OP_BEXTR:
+	case OP_BLSI:
+	case OP_BLSMSK:
+	case OP_BLSR:
+	case OP_BZHI:
+	case OP_PDEP:
+	case OP_PEXT:
+	case OP_MULX:
+	case OP_RORX:
+	case OP_SARX:
+	case OP_SHLX:
+	case OP_SHRX:
+	case OP_ADCX:
+	case OP_ADOX:
+	case OP_CMPXCHG:
+	case OP_XADD:
+	case OP_CLC:
+	case OP_STC:
+	case OP_CMC:
+	case OP_PAUSE:
+	case OP_FENCE:
+	case OP_VEC:
+	case OP_VZERO:
+	case OP_LDMXCSR:
+	case OP_STMXCSR:
+	case OP_X87:
+	case OP_MMX:
+	case OP_FWAIT: return lower_copy;
+	case OP_NOP:
+	case OP_PREFETCH:
+	case OP_SERIALIZE: return lower_nop;
 	case OP_CLI: return lower_cli;
 	case OP_STI: return lower_sti;
-	case OP_CLD: case OP_STD: return lower_cld;
-	case OP_STAC: case OP_CLAC: return lower_stac;
+	case OP_CLD:
+	case OP_STD: return lower_cld;
+	case OP_STAC:
+	case OP_CLAC: return lower_stac;
 	case OP_SWAPGS: return lower_swapgs;
-	case OP_RDTSC: case OP_RDTSCP: return lower_rdtsc;
+	case OP_RDTSC:
+	case OP_RDTSCP: return lower_rdtsc;
 	case OP_PUSHF: return lower_pushf;
-	case OP_MOVS: case OP_STOS: return lower_string;
+	case OP_MOVS:
+	case OP_STOS: return lower_string;
 	case OP_LEA: return lower_lea;
-	case OP_CMPXCHG8B: case OP_CMPXCHG16B: return lower_cmpxchg16b;
+	case OP_CMPXCHG8B:
+	case OP_CMPXCHG16B: return lower_cmpxchg16b;
 	case OP_PUSH: return lower_push;
 	case OP_POP: return lower_pop;
 	case OP_LEAVE: return lower_leave;
@@ -493,7 +566,7 @@ static void body(struct tr *t)
 		t->at = t->n_insns - 1;
 		tr_goto_far(t, t->off[t->n_insns]);
 	} else if (t->n_insns < TB_MAX_INSNS && t->off[t->n_insns] < PAGE_SIZE &&
-	    !(t->n_insns && t->insn[t->n_insns - 1].op == OP_JCC)) {
+		   !(t->n_insns && t->insn[t->n_insns - 1].op == OP_JCC)) {
 		mark(t);
 		hand_over(t);
 	} else {
@@ -521,10 +594,9 @@ struct tb *translate(struct dbt *d, const uint8_t *host, const uint8_t *host2, u
 	t->page2 = host2;
 	t->n_cold = t->at = 0;
 	t->x87_noted = false;
-	*b = (struct tb){ .host = host, 
-			  .host2 = host2,
-			  .mode = mode,
-			  .valid = true, .off = (uint16_t)off };
+	*b = (struct tb){
+		.host = host, .host2 = host2, .mode = mode, .valid = true, .off = (uint16_t)off
+	};
 	t->e = (struct emit){ .start = k->code.rw, .p = k->code.rw + k->used };
 	do
 		b->len = (uint16_t)(host2 ? look_across(t, off) : look_ahead(t, off));

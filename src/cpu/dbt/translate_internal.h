@@ -38,17 +38,17 @@ struct tr {
 	struct code_cache *k;
 	struct emit e;
 	struct tb *t;
-	const uint8_t *page; /* host address of the guest page */
+	const uint8_t *page;  /* host address of the guest page */
 	const uint8_t *page2; /* of the one behind it, if the first instruction crosses; or NULL */
-	bool cut; /* what follows crosses into the next page */
+	bool cut;	      /* what follows crosses into the next page */
 	unsigned n_insns;
 	struct insn stop; /* what is not ours and ended it; op OP_INVALID for nothing */
 	struct insn insn[TB_MAX_INSNS];
-	uint16_t off[TB_MAX_INSNS + 1]; /* of each instruction in the page, and of what follows */
+	uint16_t off[TB_MAX_INSNS + 1];	 /* of each instruction in the page, and of what follows */
 	uint16_t need[TB_MAX_INSNS + 1]; /* flags wanted before each, and at the end */
-	unsigned at;			/* the instruction at work */
-	bool x87_noted; /* ctx.x87_base is set */
-	bool saved; /* flags are in ctx.cc, not in the host's */
+	unsigned at;			 /* the instruction at work */
+	bool x87_noted;			 /* ctx.x87_base is set */
+	bool saved;			 /* flags are in ctx.cc, not in the host's */
 	struct cold cold[MAX_COLD];
 	unsigned n_cold;
 };
@@ -58,9 +58,9 @@ struct tr {
 /* Leave the linear address of i's memory operand in a register, and return it: S_ADDR, or the guest
  * register that is the address. S_ADD may be lost. H_NONE if the form is not for us. */
 uint8_t tr_address(struct tr *t, const struct insn *i);
-/* Check the access of size bytes (a power of two) at linear address reg; the host's address is reg +
- * S_ADD then. The host's flags are lost: t->saved says whether somebody wants them. exact: it must be aligned, else the
- * interpreter sees to it. */
+/* Check the access of size bytes (a power of two) at linear address reg; the host's address is reg
+ * + S_ADD then. The host's flags are lost: t->saved says whether somebody wants them. exact: it
+ * must be aligned, else the interpreter sees to it. */
 void tr_access(struct tr *t, uint8_t reg, unsigned size, bool write, bool exact);
 
 /* Does i read or write arithmetic flags, in the host's flags? */
@@ -106,7 +106,7 @@ void tr_far(struct tr *t, const struct cold *c);
 
 bool lower_cli(struct tr *t, const struct insn *i);
 bool lower_sti(struct tr *t, const struct insn *i);
-bool lower_cld(struct tr *t, const struct insn *i); /* and STD */
+bool lower_cld(struct tr *t, const struct insn *i);  /* and STD */
 bool lower_stac(struct tr *t, const struct insn *i); /* and CLAC */
 bool lower_swapgs(struct tr *t, const struct insn *i);
 bool lower_rdtsc(struct tr *t, const struct insn *i); /* and RDTSCP */

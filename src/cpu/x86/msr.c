@@ -337,7 +337,8 @@ static bool read_arch_caps(struct vcpu *c, uint32_t msr, uint64_t *val)
 	const uint64_t its_no = BIT(62);
 
 	*val = RDCL_NO | IBRS_ALL | SKIP_L1DFL_VMENTRY | SSB_NO | MDS_NO | IF_PSCHANGE_MC_NO |
-	       TAA_NO | SBDR_SSDP_NO | FBSDP_NO | PSDP_NO | BHI_NO | PBRSB_NO | GDS_NO | RFDS_NO | its_no;
+	       TAA_NO | SBDR_SSDP_NO | FBSDP_NO | PSDP_NO | BHI_NO | PBRSB_NO | GDS_NO | RFDS_NO |
+	       its_no;
 	return true;
 }
 

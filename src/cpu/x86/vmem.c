@@ -210,6 +210,9 @@ void tlb_drop_writes(struct vcpu *c, const uint8_t *p)
 	drop_writes(c, p);
 	if (c->tlb_watch)
 		c->tlb_watch->drop_writes(c, p);
+	/* Who decoded the page meanwhile and has not looked since would not see what was stored
+	 * unseen: that code is void, from before it stops comparing. */
+	atomic_fetch_add(&ps->code_gen, 1);
 	atomic_fetch_and(&ps->writers, ~BIT(c->index));
 }
 

@@ -210,8 +210,7 @@ static bool has_word(const char *line, const char *word)
 }
 
 /* Unpack the kernel here (vmlinux.h); false where it has to do that itself. */
-static bool place_unpacked(const struct boot *b, const struct boot_board *board,
-			   struct vmlinux *v)
+static bool place_unpacked(const struct boot *b, const struct boot_board *board, struct vmlinux *v)
 {
 	const struct boot_file *f = &b->kernel;
 	uint64_t at = payload_offset(f) + load32(f->data + HDR_PAYLOAD);

@@ -1,4 +1,5 @@
-/* Compiled inside the guest: threads, floating point, long double, varargs and a table of functions. */
+/* Compiled inside the guest: threads, floating point, long double, varargs and a table of
+ * functions. */
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
