@@ -42,4 +42,9 @@ struct engine {
 extern const struct engine engine_interp;
 extern const struct engine engine_dbt;
 
+/* All there are, and NULL behind them. */
+extern const struct engine *const engines[];
+/* The one with that name, or NULL. */
+const struct engine *engine_find(const char *name);
+
 #endif

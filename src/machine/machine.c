@@ -28,11 +28,15 @@ static bool is_auto(const char *name)
 
 static const struct engine *find_engine(const char *name, struct err *err)
 {
-	if (is_auto(name) || strcmp(name, engine_dbt.name) == 0)
-		return &engine_dbt;
-	if (strcmp(name, engine_interp.name) == 0)
-		return &engine_interp;
-	err_say(err, EINVAL, "--engine: there is no engine '%s'; take auto, dbt or interp", name);
+	const struct engine *e = is_auto(name) ? &engine_dbt : engine_find(name);
+	char known[100] = "auto";
+	size_t len = strlen(known);
+
+	if (e)
+		return e;
+	for (unsigned n = 0; engines[n] && len < sizeof(known); n++)
+		len += (size_t)snprintf(known + len, sizeof(known) - len, ", %s", engines[n]->name);
+	err_say(err, EINVAL, "--engine: there is no engine '%s'; take one of %s", name, known);
 	return NULL;
 }
 

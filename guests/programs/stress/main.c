@@ -1,5 +1,5 @@
 /* Runs the stress tests one after the other; `seconds` in the environment says for how long each,
- * `only` which one alone. Names on the command line choose among them too.
+ * `only` which ones alone, separated by commas. Names on the command line choose among them too.
  */
 #define _GNU_SOURCE
 #include "stress.h"
@@ -76,15 +76,26 @@ static const struct {
 	{ "atomics", test_atomics },   { "split", test_split },	    { "futex", test_futex },
 	{ "fork", test_fork },	       { "mapping", test_mapping }, { "jit", test_jit },
 	{ "crossmod", test_crossmod }, { "remap", test_remap },	    { "signals", test_signals },
-	{ "vectors", test_vectors },
+	{ "vectors", test_vectors },   { "order", test_order },	    { "slots", test_slots },
+	{ "code", test_code },	       { "traps", test_traps },
 };
+
+static bool is_in_list(const char *list, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (; list; list = strchr(list, ','), list += list != NULL)
+		if (strncmp(list, name, len) == 0 && (!list[len] || list[len] == ','))
+			return true;
+	return false;
+}
 
 static bool wanted(const char *name, int argc, char **argv)
 {
 	const char *only = getenv("only");
 
 	if (only)
-		return strcmp(name, only) == 0;
+		return is_in_list(only, name);
 	for (int n = 1; n < argc; n++)
 		if (strcmp(argv[n], name) == 0)
 			return true;

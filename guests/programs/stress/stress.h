@@ -29,6 +29,10 @@ const char *test_crossmod(void);
 const char *test_remap(void);
 const char *test_signals(void);
 const char *test_vectors(void);
+const char *test_order(void);
+const char *test_slots(void);
+const char *test_code(void);
+const char *test_traps(void);
 
 /* Is there time left for the test that runs? */
 bool time_left(void);

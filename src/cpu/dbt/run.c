@@ -92,6 +92,28 @@ static const uint8_t *second_page(struct dbt *d, const uint8_t *host, bool *ok)
 	return host2;
 }
 
+/* Fields of the 64-bit FXSAVE image. */
+#define FX_FIP 8
+#define FX_FDP 16
+
+/* Registers that were saved hold the host's pointers: the instruction's is translated back, one to
+ * data that has changed is lost. */
+static void fix_x87_pointers(struct dbt *d)
+{
+	const struct code_cache *k = d->cache;
+	uint8_t *fx = d->c->fpu.fx;
+	uint64_t off = load64(fx + FX_FIP) - (uint64_t)(uintptr_t)k->code.rx;
+
+	d->ctx->x87_saved = 0;
+	if (off < k->code.len) {
+		const struct insn_mark *m = cache_mark(k, (uint32_t)off);
+
+		store64(fx + FX_FIP, m ? d->ctx->x87_base + m->off : 0);
+	}
+	if (load64(fx + FX_FDP) != d->fdp)
+		store64(fx + FX_FDP, 0);
+}
+
 /* A new translation of the code at host, or the one that another vCPU has made meanwhile. */
 static struct tb *make_tb(struct dbt *d, const uint8_t *host, struct page_state *ps)
 {
@@ -106,8 +128,12 @@ static struct tb *make_tb(struct dbt *d, const uint8_t *host, struct page_state 
 		host2 = second_page(d, host, &ok);
 		if (!ok)
 			return NULL;
-		if (cache_full(k))
+		if (cache_full(k)) {
+			/* What the code of an x87 instruction was is known only now. */
+			if (d->ctx->x87_saved)
+				fix_x87_pointers(d);
 			cache_flush(d);
+		}
 		pthread_mutex_lock(&k->lock);
 		t = cache_find(k, host, d->mode);
 		if (!t && !cache_full(k)) {
@@ -213,28 +239,6 @@ static void copy_words(uint64_t *to, const uint64_t *from)
 }
 
 #define OWN_FLAGS (RFLAGS_IF | RFLAGS_DF | RFLAGS_AC)
-
-/* Fields of the 64-bit FXSAVE image. */
-#define FX_FIP 8
-#define FX_FDP 16
-
-/* Registers that were saved hold the host's pointers: the instruction's is translated back, one to
- * data that has changed is lost. */
-static void fix_x87_pointers(struct dbt *d)
-{
-	const struct code_cache *k = d->cache;
-	uint8_t *fx = d->c->fpu.fx;
-	uint64_t off = load64(fx + FX_FIP) - (uint64_t)(uintptr_t)k->code.rx;
-
-	d->ctx->x87_saved = 0;
-	if (off < k->code.len) {
-		const struct insn_mark *m = cache_mark(k, (uint32_t)off);
-
-		store64(fx + FX_FIP, m ? d->ctx->x87_base + m->off : 0);
-	}
-	if (load64(fx + FX_FDP) != d->fdp)
-		store64(fx + FX_FDP, 0);
-}
 
 static void load_ctx(struct dbt *d)
 {

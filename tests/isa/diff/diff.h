@@ -78,6 +78,11 @@ struct test {
 	uint8_t image;		/* which memory image */
 	uint16_t code_off;	/* of the first instruction in the window */
 	struct test_insn insn[MAX_INSNS];
+	/* Code that changes itself: instruction writer stores so that written becomes altered,
+	 * which is of the same row and length. */
+	bool smc;
+	uint8_t writer, written;
+	uint8_t altered[INSN_BYTES];
 	struct state in;
 };
 
@@ -86,11 +91,15 @@ struct test {
 #define END_HUNG    0xfe
 #define END_LOST    0xff /* triple fault */
 
+/* Room for a test's code with the INT3 behind it. */
+#define TEST_CODE (MAX_INSNS * INSN_BYTES + 1)
+
 struct result {
 	uint8_t vector;
 	uint32_t error;
 	uint64_t cr2;
 	struct state out;
+	uint8_t code[TEST_CODE]; /* as the test left it; 0 where it is outside of the code pages */
 	uint8_t mem[N_DATA][WIN_PAGE];
 };
 
@@ -101,6 +110,7 @@ struct result {
 struct shared {
 	volatile uint32_t n;	   /* tests in this batch */
 	volatile uint32_t current; /* the one that the child runs */
+	bool smc;		   /* tests may write to the code pages; constant */
 	struct test test[MAX_BATCH];
 	struct result native[MAX_BATCH];
 	uint8_t image[N_IMAGES][N_DATA][WIN_PAGE]; /* number 0 is all zero */
@@ -108,7 +118,6 @@ struct shared {
 };
 
 /* The code's bytes, INT3 behind them; at most TEST_CODE of them. */
-#define TEST_CODE (MAX_INSNS * INSN_BYTES + 1)
 unsigned test_code(const struct test *t, uint8_t *code);
 
 /* Arithmetic flags (bits of RFLAGS) that are undefined where execution stopped at offset rip of CS.

@@ -24,6 +24,7 @@ struct example {
 struct generator {
 	unsigned mode;
 	const char *only;
+	bool smc;
 	struct gen random; /* while the examples are gathered */
 	bool host[N_CPU_FEATURES];
 	unsigned n_rows;
@@ -175,7 +176,7 @@ static void gather_evex(struct generator *g)
 	}
 }
 
-struct generator *generator_new(unsigned mode, const char *only)
+struct generator *generator_new(unsigned mode, const char *only, bool smc)
 {
 	struct generator *g = calloc(1, sizeof(*g));
 
@@ -183,6 +184,7 @@ struct generator *generator_new(unsigned mode, const char *only)
 		return NULL;
 	g->mode = mode;
 	g->only = only;
+	g->smc = smc;
 	g->host[FEAT_NONE] = true;
 	/* Asked once: CPUID is slow in a virtual machine. */
 	for (unsigned f = FEAT_NONE + 1; f < N_CPU_FEATURES; f++)
@@ -471,6 +473,97 @@ static void lead_branches(struct gen *g, struct test *t)
 	}
 }
 
+/* ---- code that changes itself ---- */
+
+/* MOV or LOCK XOR of an immediate to memory. Fields are filled in when all code is there. */
+static void put_store(struct gen *g, struct test *t)
+{
+	bool is_xor = gen_one_in(g, 3);
+	unsigned size = 1u << gen_below(g, 3), n = 0;
+	struct test_insn *out = &t->insn[t->n];
+	uint8_t *b = out->bytes;
+	struct insn i;
+
+	memset(out, 0, sizeof(*out));
+	if (size != 1 && (size == 2) != (t->mode == 2))
+		b[n++] = 0x66;
+	if (is_xor)
+		b[n++] = 0xf0;
+	b[n++] = (uint8_t)((is_xor ? 0x80 : 0xc6) | (size > 1));
+	/* No base: RIP-relative in 64-bit code. */
+	b[n++] = (uint8_t)((is_xor ? 0x30 : 0) | (t->mode == 2 ? 6 : 5));
+	decode(b, INSN_BYTES, t->mode, &i);
+	out->len = i.len;
+	out->id = i.id;
+	t->writer = t->n++;
+}
+
+/* Another instruction of the same row and length in place of number written, with one byte of
+ * opcode, operands or immediate changed. Returns the byte's offset, or 0. */
+static unsigned alter(struct gen *g, struct test *t)
+{
+	const struct test_insn *old = &t->insn[t->written];
+	struct insn was, i;
+
+	decode(old->bytes, old->len, t->mode, &was);
+	if ((was.n_opds && was.opd[0].kind == OPD_REL) || is_only_faults(&was))
+		return 0;
+	for (unsigned try = 0; try < N_TRIES; try++) {
+		unsigned at = was.opcode_at + gen_below(g, old->len - was.opcode_at);
+
+		memcpy(t->altered, old->bytes, INSN_BYTES);
+		t->altered[at] = (uint8_t)gen_word(g);
+		if (at && t->altered[at] != old->bytes[at] &&
+		    decode(t->altered, old->len, t->mode, &i) == DECODE_OK && i.len == old->len &&
+		    i.id == old->id)
+			return at;
+	}
+	return 0;
+}
+
+static unsigned offset_of(const struct test *t, unsigned n)
+{
+	unsigned off = 0;
+
+	for (unsigned k = 0; k < n; k++)
+		off += t->insn[k].len;
+	return off;
+}
+
+/* Fill in what the writer writes, and where. */
+static void aim_store(struct gen *g, struct test *t)
+{
+	struct test_insn *w = &t->insn[t->writer];
+	unsigned next = offset_of(t, t->writer + 1u), to, from, n_code, at;
+	uint8_t code[TEST_CODE] = { 0 }, *imm;
+	struct insn i;
+	uint64_t disp;
+
+	t->written = (uint8_t)(t->writer + 1 +
+			       (gen_one_in(g, 2) ? 0 : gen_below(g, t->n - t->writer - 1u)));
+	at = alter(g, t);
+	if (!at)
+		return;
+	n_code = test_code(t, code);
+	decode(w->bytes, w->len, t->mode, &i);
+	/* Bytes around the one that changes are stored as they are. */
+	to = offset_of(t, t->written) + at;
+	from = to - MIN(gen_below(g, i.imm_len), to - next);
+	from = MIN(from, n_code - i.imm_len);
+	if (from < next)
+		return;
+	imm = w->bytes + i.imm_at;
+	memcpy(imm, code + from, i.imm_len);
+	imm[to - from] = t->altered[at];
+	for (unsigned k = 0; i.op == OP_XOR && k < i.imm_len; k++)
+		imm[k] ^= code[from + k];
+	disp = t->mode == 8 ? from - next : WIN_BASE + t->code_off + from - seg_rows[t->ds].base;
+	memcpy(w->bytes + i.disp_at, &disp, i.disp_len);
+	t->smc = true;
+}
+
+/* ---- all of it ---- */
+
 /* Anywhere, over the border of the code pages, or near the end of the second. */
 static uint16_t choose_code_off(struct gen *g)
 {
@@ -488,10 +581,19 @@ static uint16_t choose_code_off(struct gen *g)
 static void fill(struct gen *g, const struct generator *from, struct test *t, unsigned n)
 {
 	uint64_t at = code_start(t);
+	unsigned writer = from->smc && n > 1 ? gen_below(g, n - 1) : n;
 
-	for (unsigned try = 0; t->n < n && try < n * N_TRIES; try++)
-		if (make_insn(g, from, t, at))
+	for (unsigned try = 0; t->n < n && try < n * N_TRIES; try++) {
+		if (t->n == writer) {
+			put_store(g, t);
+			writer = n;
 			at += t->insn[t->n - 1].len;
+		} else if (make_insn(g, from, t, at)) {
+			at += t->insn[t->n - 1].len;
+		}
+	}
+	/* With the last one there is nothing behind it to be changed. */
+	t->smc = writer == n && from->smc && n > 1 && t->writer + 1 < t->n;
 }
 
 void generate(const struct generator *from, uint64_t seed, uint64_t index, struct test *t)
@@ -511,4 +613,8 @@ void generate(const struct generator *from, uint64_t seed, uint64_t index, struc
 		fill(&g, from, t, n);
 	}
 	lead_branches(&g, t);
+	if (t->smc) {
+		t->smc = false;
+		aim_store(&g, t);
+	}
 }

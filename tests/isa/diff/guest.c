@@ -77,7 +77,7 @@ static void make_page_tables(struct guest *g)
 
 		if (kinds[n] == '-')
 			continue;
-		if (kinds[n] == 'w')
+		if (kinds[n] == 'w' || (kinds[n] == 'x' && g->images->smc))
 			pte |= PTE_W;
 		if (kinds[n] != 'x')
 			pte |= PTE_NX;
@@ -215,6 +215,20 @@ static void get_state(struct guest *g, struct result *r)
 	memcpy(s->zmm, c->fpu.zmm, sizeof(s->zmm));
 }
 
+/* Undo what tests have stored to the code pages beside the code. */
+static void clean_code(struct guest *g)
+{
+	static const uint8_t filler[64] = { [0 ... 63] = 0xcc };
+	unsigned end = (CODE_PAGE + N_CODE) * PAGE_SIZE;
+
+	for (unsigned off = CODE_PAGE * PAGE_SIZE; off < end; off++) {
+		if (off % 64 == 0 && !memcmp(window(g, off), filler, 64))
+			off += 63;
+		else if (*window(g, off) != 0xcc && off - g->code_off >= g->in_code)
+			physmap_write(&g->f.pm, PHYS_WINDOW + off, filler, 1);
+	}
+}
+
 /* Bytes that follow what there is of the code pages are in no memory. */
 static void set_code(struct guest *g, const struct test *t)
 {
@@ -236,6 +250,8 @@ static void run_once(struct guest *g, const struct test *t, struct result *r)
 	for (unsigned n = 0; n < N_DATA; n++)
 		memcpy(window(g, data_page[n] * PAGE_SIZE), g->images->image[t->image][n],
 		       PAGE_SIZE);
+	if (g->images->smc)
+		clean_code(g);
 	set_system(c);
 	set_state(c, t);
 	vcpu_update_mode(c);
@@ -249,6 +265,8 @@ static void run_once(struct guest *g, const struct test *t, struct result *r)
 				    : END_LOST;
 	if (e == RUN_HALTED)
 		get_state(g, r);
+	memset(r->code, 0, sizeof(r->code));
+	memcpy(r->code, window(g, g->code_off), g->in_code);
 	for (unsigned n = 0; n < N_DATA; n++)
 		memcpy(r->mem[n], window(g, data_page[n] * PAGE_SIZE), PAGE_SIZE);
 }
@@ -261,6 +279,8 @@ void guest_run(struct guest *g, const struct test *t, struct result *r)
 	run_once(g, t, r);
 	for (unsigned n = 1; n < g->runs; n++) {
 		before = *r;
+		if (g->images->smc)
+			set_code(g, t);
 		run_once(g, t, r);
 		if (memcmp(&before, r, sizeof(before)) != 0)
 			break;

@@ -1,11 +1,14 @@
 /* isa-diff: random user-mode code on the host's CPU and on an engine, which must agree.
  *
- *	isa-diff [--engine interp|dbt] [--hot] [--exact] [--mode 64|32|16] [--seconds N] [--seed S]
- *	         [--start K] [--count N] [--only MNEMONIC] [--keep-going]
+ *	isa-diff [--engine interp|dbt] [--hot] [--exact] [--smc] [--mode 64|32|16] [--seconds N]
+ *	         [--seed S] [--start K] [--count N] [--only MNEMONIC] [--keep-going]
  *
  * --hot runs each test several times, so that translations are chained and kept; --exact runs it in
  * counting mode. The translator's arithmetic flags after a fault are compared with --exact only,
  * since those that nobody reads are not exact else.
+ *
+ * --smc makes tests in which one instruction changes a later one. Which instruction that is, and
+ * where in it the store falls, is random; it becomes another one of the same row.
  *
  * Without --mode all three take their turn. Exits with 1 at the first difference, or with
  * --keep-going at the end, after one report for each instruction; with 77 where the host lacks what
@@ -34,7 +37,7 @@ struct options {
 	double seconds;
 	uint64_t seed, start, count;
 	const char *only;
-	bool keep_going;
+	bool keep_going, smc;
 	struct guest_options guest;
 };
 
@@ -192,7 +195,7 @@ static bool run_mode(struct run *r, unsigned mode, double seconds)
 	uint64_t index = r->opt.start, last = index + r->opt.count;
 	bool go_on = true;
 
-	r->from = generator_new(mode, r->opt.only);
+	r->from = generator_new(mode, r->opt.only, r->opt.smc);
 	if (!r->from) {
 		printf("%u-bit: no instruction is wanted\n", mode * 8);
 		return true;
@@ -215,19 +218,11 @@ static bool run_mode(struct run *r, unsigned mode, double seconds)
 
 static _Noreturn void usage(void)
 {
-	fprintf(stderr, "usage: isa-diff [--engine interp|dbt] [--hot] [--exact] [--mode 64|32|16] "
-			"[--seconds N] [--seed S] [--start K] [--count N] [--only MNEMONIC] "
-			"[--keep-going]\n");
+	fprintf(stderr,
+		"usage: isa-diff [--engine interp|dbt] [--hot] [--exact] [--smc] "
+		"[--mode 64|32|16] [--seconds N] [--seed S] [--start K] [--count N] [--only MNEMONIC] "
+		"[--keep-going]\n");
 	exit(2);
-}
-
-static const struct engine *engine_named(const char *name)
-{
-	if (strcmp(name, engine_interp.name) == 0)
-		return &engine_interp;
-	if (strcmp(name, engine_dbt.name) == 0)
-		return &engine_dbt;
-	usage();
 }
 
 static struct options parse(int argc, char **argv)
@@ -243,6 +238,7 @@ static struct options parse(int argc, char **argv)
 		{ "engine", required_argument, NULL, 'e' },
 		{ "hot", no_argument, NULL, 'h' },
 		{ "exact", no_argument, NULL, 'x' },
+		{ "smc", no_argument, NULL, 'c' },
 		{ 0 },
 	};
 	struct options o = { .modes = 2 | 4 | 8,
@@ -261,13 +257,14 @@ static struct options parse(int argc, char **argv)
 		case 'n': o.count = strtoull(optarg, NULL, 0); break;
 		case 'o': o.only = optarg; break;
 		case 'g': o.keep_going = true; break;
-		case 'e': o.guest.engine = engine_named(optarg); break;
+		case 'e': o.guest.engine = engine_find(optarg); break;
 		case 'h': o.guest.runs = HOT_RUNS; break;
 		case 'x': o.guest.exact = true; break;
+		case 'c': o.smc = true; break;
 		default: usage();
 		}
 	}
-	if (optind < argc || !o.modes || o.modes & ~14u)
+	if (optind < argc || !o.modes || o.modes & ~14u || !o.guest.engine)
 		usage();
 	o.count = MIN(o.count, ~0ull - o.start);
 	return o;
@@ -285,6 +282,7 @@ int main(int argc, char **argv)
 	why = native_init(&r.native);
 	if (why)
 		skip(why);
+	r.native.shared->smc = r.opt.smc;
 	memory = (struct gen){ .seed = r.opt.seed };
 	values_memory(&memory, r.native.shared);
 	must_start(&r);

@@ -32,6 +32,10 @@ static void drop_insns(struct attempt *a)
 		memmove(&a->now.insn[k], &a->now.insn[k + 1],
 			(a->now.n - k - 1) * sizeof(a->now.insn[0]));
 		a->now.n--;
+		if (k == a->now.writer || k == a->now.written)
+			a->now.smc = false;
+		a->now.writer -= k < a->now.writer;
+		a->now.written -= k < a->now.written;
 		settle(a);
 	}
 }

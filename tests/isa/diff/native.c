@@ -155,6 +155,8 @@ static void save_result(struct result *r, int sig, const ucontext_t *uc, uint64_
 	save_vectors(&r->out, x);
 	for (unsigned n = 0; n < N_DATA; n++)
 		memcpy(r->mem[n], (void *)(WIN_BASE + data_page[n] * WIN_PAGE), WIN_PAGE);
+	memset(r->code, 0, sizeof(r->code));
+	memcpy(r->code, child.code + child.code_off, child.in_code);
 }
 
 static void load_code(const struct test *t)
@@ -163,6 +165,8 @@ static void load_code(const struct test *t)
 	unsigned n = test_code(t, code);
 
 	memset(child.code + child.code_off, 0xcc, child.in_code);
+	if (child.shared->smc)
+		memset(child.code, 0xcc, N_CODE * WIN_PAGE);
 	child.code_off = (uint16_t)(t->code_off - CODE_PAGE * WIN_PAGE);
 	/* The last instruction may reach over the end of the code. */
 	child.in_code = MIN(n, (unsigned)(N_CODE * WIN_PAGE) - child.code_off);
@@ -272,7 +276,8 @@ static void map_window(void)
 	child.ro = map(NULL, WIN_PAGE, PROT_READ | PROT_WRITE, fd, (off_t)code_len);
 	memset(child.code, 0xcc, code_len);
 	memcpy(child.ro, child.shared->ro_page, WIN_PAGE);
-	map((void *)(WIN_BASE + CODE_PAGE * WIN_PAGE), code_len, PROT_READ | PROT_EXEC, fd, 0);
+	map((void *)(WIN_BASE + CODE_PAGE * WIN_PAGE), code_len,
+	    PROT_READ | PROT_EXEC | (child.shared->smc ? PROT_WRITE : 0), fd, 0);
 	map((void *)(WIN_BASE + RO_PAGE * WIN_PAGE), WIN_PAGE, PROT_READ, fd, (off_t)code_len);
 	for (unsigned n = 0; n < N_DATA; n++)
 		map((void *)(WIN_BASE + data_page[n] * WIN_PAGE), WIN_PAGE, PROT_READ | PROT_WRITE,
