@@ -7,24 +7,24 @@
  */
 #include "lib/long.h"
 
-#define VA     0x10000000000 /* the pages under test: bits 44 and up are 0 */
-#define REF    0x20000000000 /* two pages to compare with */
-#define FS     0x200000001000
-#define VALUE  0x1122334455667788
-#define SITE   0x100 /* offset of the data accessed */
-#define ALIAS  (1ull << 44)
-#define TOP    0xfffffffffffff000
+#define VA    0x10000000000 /* the pages under test: bits 44 and up are 0 */
+#define REF   0x20000000000 /* two pages to compare with */
+#define FS    0x200000001000
+#define VALUE 0x1122334455667788
+#define SITE  0x100 /* offset of the data accessed */
+#define ALIAS (1ull << 44)
+#define TOP   0xfffffffffffff000
 
 /* What an instruction does to its memory. */
-#define R      0
-#define W      1
-#define PUSH   2    /* its fault is #SS, with RSP at the end of the data */
-#define POP    4    /* with RSP at their start */
-#define SS     8
+#define R	0
+#define W	1
+#define PUSH	2 /* its fault is #SS, with RSP at the end of the data */
+#define POP	4 /* with RSP at their start */
+#define SS	8
 #define ALIGNED 16
-#define REP    32   /* not one access: any may fault first, after others (SDM 3, 9.1.1) */
-#define FAR    64   /* reaches no further than 2^60 from VA */
-#define JUMP   128  /* faults behind the access */
+#define REP	32  /* not one access: any may fault first, after others (SDM 3, 9.1.1) */
+#define FAR	64  /* reaches no further than 2^60 from VA */
+#define JUMP	128 /* faults behind the access */
 
 struct op {
 	u64 code, end;
@@ -35,114 +35,125 @@ struct op {
 /* Instructions that access `size` bytes at RDI, from any address and at any privilege; RAX is VALUE
  * before and takes what is read. */
 #define STR_(x) #x
-#define STR(x) STR_(x)
+#define STR(x)	STR_(x)
 #define OP(size, flags, text)                                                                      \
-	".pushsection .rodata, 1\n\t.quad 1f, 2f, 3f\n\t.long " STR(size) ", " STR(flags)          \
-	"\n\t.popsection\n\t.pushsection .rodata, 2\n3:\t.asciz \"" text "\"\n\t.popsection\n"     \
-	"1:\tmovabs $" STR(VALUE) ", %rax\n\t" text "\n2:\tud2\n"
+	".pushsection .rodata, 1\n\t.quad 1f, 2f, 3f\n\t.long " STR(size) ", " STR(                \
+		flags) "\n\t.popsection\n\t.pushsection .rodata, 2\n3:\t.asciz \"" text            \
+		       "\"\n\t.popsection\n"                                                       \
+		       "1:\tmovabs $" STR(VALUE) ", %rax\n\t" text "\n2:\tud2\n"
 #define XMM "movq %rax, %xmm0; punpcklqdq %xmm0, %xmm0; "
 
-__asm__(".pushsection .rodata, 1\n\t.balign 8\nops:\n\t.popsection\n"
-	OP(8, R, "mov (%rdi), %rax")
-	OP(8, W, "mov %rax, (%rdi)")
-	OP(1, R, "mov (%rdi), %al")
-	OP(2, R, "mov (%rdi), %ax")
-	OP(4, R, "mov (%rdi), %eax")
-	OP(1, R, "movzbl (%rdi), %eax")
-	OP(2, R, "movswq (%rdi), %rax")
-	OP(4, R, "movslq (%rdi), %rax")
-	OP(16, R, "movdqu (%rdi), %xmm1; movq %xmm1, %rax")
-	OP(16, R|ALIGNED, "movaps (%rdi), %xmm1; movq %xmm1, %rax")
-	OP(8, R, "movq (%rdi), %xmm1; movq %xmm1, %rax")
-	OP(16, R|ALIGNED, "pxor %xmm1, %xmm1; por (%rdi), %xmm1; movq %xmm1, %rax")
-	OP(8, R, "add (%rdi), %rax")
-	OP(4, R, "cmp %eax, (%rdi); setb %al")
-	OP(1, R, "testb $0x10, (%rdi); setz %al")
-	OP(8, R, "imul (%rdi), %rax")
-	OP(8, R, "fninit; fldl (%rdi)")
-	OP(10, R, "fninit; fldt (%rdi)")
-	OP(1, W, "mov %al, (%rdi)")
-	OP(2, W, "mov %ax, (%rdi)")
-	OP(4, W, "mov %eax, (%rdi)")
-	OP(8, W, "movq $0x1234567, (%rdi)")
-	OP(8, W, "movnti %rax, (%rdi)")
-	OP(16, W, XMM "movdqu %xmm0, (%rdi)")
-	OP(16, W|ALIGNED, XMM "movaps %xmm0, (%rdi)")
-	OP(16, W|ALIGNED, XMM "movntdq %xmm0, (%rdi)")
-	OP(16, W|REP, XMM "pcmpeqb %xmm1, %xmm1; maskmovdqu %xmm1, %xmm0")
-	OP(8, W, "fninit; fld1; fstpl (%rdi)")
-	OP(10, W|REP, "fninit; fld1; fstpt (%rdi)")
-	OP(512, W|ALIGNED|REP, "fxsave (%rdi)")
-	OP(1, W, "setb (%rdi)")
-	OP(1, W, "add %al, (%rdi)")
-	OP(2, W, "xor %ax, (%rdi)")
-	OP(4, W, "sub %eax, (%rdi)")
-	OP(8, W, "stc; adc %rax, (%rdi)")
-	OP(8, W, "rolq $5, (%rdi)")
-	OP(4, W, "notl (%rdi)")
-	OP(8, W, "decq (%rdi)")
-	OP(1, W, "lock add %al, (%rdi)")
-	OP(2, W, "lock xor %ax, (%rdi)")
-	OP(4, W, "lock decl (%rdi)")
-	OP(8, W, "lock or %rax, (%rdi)")
-	OP(8, W, "lock xadd %rax, (%rdi)")
-	OP(8, W, "xchg %rax, (%rdi)")
-	OP(1, W, "xchg %al, (%rdi)")
-	OP(8, W, "lock cmpxchg %rax, (%rdi)")
-	OP(4, W, "cmpxchg %eax, (%rdi)")
-	OP(8, W, "lock cmpxchg8b (%rdi)")
-	OP(16, W|ALIGNED, "lock cmpxchg16b (%rdi)")
-	OP(8, W|PUSH, "lea 8(%rdi), %rsp; push %rax")
-	OP(8, W|PUSH, "lea 8(%rdi), %rsp; push $0x123")
-	OP(2, W|PUSH, "lea 2(%rdi), %rsp; push %ax")
-	OP(8, W|PUSH, "lea 8(%rdi), %rsp; call 4f; 4: nop")
-	OP(8, W|PUSH, "lea 5f(%rip), %rcx; lea 8(%rdi), %rsp; call *%rcx; 5: nop")
-	OP(8, R|POP, "mov %rdi, %rsp; pop %rax")
-	OP(2, R|POP, "mov %rdi, %rsp; pop %ax")
-	OP(8, R|POP|JUMP, "mov %rdi, %rsp; ret")
-	OP(8, R|POP|JUMP, "mov %rdi, %rsp; ret $16")
-	OP(8, R|SS, "mov %rdi, %rbp; leave; mov %rbp, %rax")
-	OP(8, R|SS, "mov %rdi, %rbp; mov (%rbp), %rax")
-	OP(8, W|SS, "lea -8(%rdi), %rsp; mov %rax, 8(%rsp)")
-	OP(8, R, "push (%rdi); pop %rax")
-	OP(8, W, "push %rax; pop (%rdi)")
-	OP(8, R|JUMP, "jmp *(%rdi)")
-	OP(8, R|JUMP, "call *(%rdi)")
-	OP(64, R|REP, "mov %rdi, %rsi; lea scratch(%rip), %rdi; mov $64, %ecx; rep movsb;"
-		      "mov -64(%rdi), %rax")
-	OP(64, R|REP, "mov %rdi, %rsi; lea scratch(%rip), %rdi; mov $8, %ecx; rep movsq;"
-		      "mov -64(%rdi), %rax")
-	OP(64, W|REP, "lea ops(%rip), %rsi; mov $64, %ecx; rep movsb")
-	OP(64, W|REP, "lea ops(%rip), %rsi; mov $8, %ecx; rep movsq")
-	OP(64, W|REP, "mov $64, %ecx; rep stosb")
-	OP(64, W|REP, "mov $16, %ecx; rep stosl")
-	OP(64, W|REP, "add $60, %rdi; std; mov $16, %ecx; rep stosl; cld")
-	OP(8, W, "stosq")
-	OP(4, R, "mov %rdi, %rsi; lodsl")
-	OP(64, R|REP, "mov $64, %ecx; repne scasb; mov %rcx, %rax")
-	OP(8, R, "lea -0x1000(%rdi), %rsi; mov $0x8005, %ecx; bt %rcx, (%rsi); setc %al")
-	OP(8, W, "lea 0x1000(%rdi), %rsi; mov $-0x7ffb, %rcx; bts %rcx, (%rsi)")
-	OP(4, W, "lea 0x1000(%rdi), %rsi; mov $-0x7ff0, %ecx; lock btc %ecx, (%rsi)")
-	OP(8, R|FAR|ALIGNED, "movabs $" STR(VA) ", %rsi; mov %rdi, %rcx; sub %rsi, %rcx; shl $3, %rcx;"
-		     "bt %rcx, (%rsi); setc %al")
-	OP(8, W|FAR|ALIGNED, "movabs $" STR(VA) ", %rsi; mov %rdi, %rcx; sub %rsi, %rcx; shl $3, %rcx;"
-		     "lock btc %rcx, (%rsi)")
+__asm__(".pushsection .rodata, 1\n\t.balign 8\nops:\n\t.popsection\n" OP(8, R, "mov (%rdi), %rax")
+		OP(8, W, "mov %rax, (%rdi)") OP(1, R, "mov (%rdi), %al") OP(
+			2, R, "mov (%rdi), %ax") OP(4, R, "mov (%rdi), %eax")
+			OP(1, R,
+			   "movzbl (%rdi), %eax") OP(2, R,
+						     "movswq (%rdi), %rax") OP(4, R,
+									       "movslq (%rdi), %rax") OP(16, R, "movdqu (%rdi), %xmm1; movq %xmm1, %rax") OP(16, R | ALIGNED, "movaps (%rdi), %xmm1; movq %xmm1, %rax") OP(8, R, "movq (%rdi), %xmm1; movq %xmm1, %rax") OP(16, R | ALIGNED, "pxor %xmm1, %xmm1; por (%rdi), %xmm1; movq %xmm1, %rax") OP(8,
+																																											  R,
+																																											  "add (%rdi), %rax") OP(4,
+																																														 R, "cmp %eax, (%rdi); setb %al") OP(1, R, "testb $0x10, (%rdi); setz %al") OP(8, R, "imul (%rdi), %rax") OP(8, R, "fninit; fldl (%rdi)") OP(10, R, "fninit; fldt (%rdi)") OP(1, W, "mov %al, (%rdi)") OP(2,
+																																																																							  W, "mov %ax, (%rdi)") OP(4, W, "mov %eax, (%rdi)") OP(8,
+																																																																														W, "movq $0x1234567, (%rdi)") OP(8, W, "movnti %rax, (%rdi)") OP(16,
+																																																																																						 W,
+																																																																																						 XMM "movdqu %xmm0, (%rdi)") OP(16,
+																																																																																										W | ALIGNED,
+																																																																																										XMM
+																																																																																										"movaps %xmm0, (%rdi)") OP(16, W | ALIGNED, XMM "movntdq %xmm0, (%rdi)") OP(16,
+																																																																																																			    W | REP,
+																																																																																																			    XMM
+																																																																																																			    "pcmpeqb %xmm1, %xmm1; maskmovdqu %xmm1, %xmm0") OP(8,
+																																																																																																										W, "fninit; fld1; fstpl (%rdi)") OP(10,
+																																																																																																														    W | REP,
+																																																																																																														    "fninit; fld1; fstpt (%rdi)") OP(512,
+																																																																																																																		     W | ALIGNED |
+																																																																																																																			     REP,
+																																																																																																																		     "fxsave (%rdi)") OP(1,
+																																																																																																																					 W, "setb (%rdi)") OP(1, W, "add %al, (%rdi)") OP(2, W, "xor %ax, (%rdi)") OP(4,
+																																																																																																																														      W, "sub %eax, (%rdi)") OP(8,
+																																																																																																																																		W,
+																																																																																																																																		"stc; adc %rax, (%rdi)") OP(8, W, "rolq $5, (%rdi)") OP(4, W,
+																																																																																																																																									"notl (%rdi)") OP(8,
+																																																																																																																																											  W,
+																																																																																																																																											  "decq (%rdi)") OP(1,
+																																																																																																																																													    W,
+																																																																																																																																													    "lock add %al, (%rdi)") OP(2, W, "lock xor %ax, (%rdi)") OP(4, W, "lock decl (%rdi)") OP(8, W, "lock or %rax, (%rdi)") OP(8,
+																																																																																																																																																												      W, "lock xadd %rax, (%rdi)") OP(8, W, "xchg %rax, (%rdi)") OP(1, W, "xchg %al, (%rdi)") OP(8, W, "lock cmpxchg %rax, (%rdi)") OP(4,
+																																																																																																																																																																												       W,
+																																																																																																																																																																												       "cmpxchg %eax, (%rdi)") OP(8,
+																																																																																																																																																																																  W, "lock cmpxchg8b (%rdi)") OP(16,
+																																																																																																																																																																																				 W | ALIGNED,
+																																																																																																																																																																																				 "lock cmpxchg16b (%rdi)") OP(8,
+																																																																																																																																																																																							      W | PUSH,
+																																																																																																																																																																																							      "lea 8(%rdi), %rsp; push %rax") OP(8,
+																																																																																																																																																																																												 W | PUSH,
+																																																																																																																																																																																												 "lea 8(%rdi), %rsp; push $0x123") OP(2,
+																																																																																																																																																																																																      W | PUSH,
+																																																																																																																																																																																																      "lea 2(%rdi), %rsp; push %ax")
+				OP(8, W | PUSH, "lea 8(%rdi), %rsp; call 4f; 4: nop") OP(8, W | PUSH, "lea 5f(%rip), %rcx; lea 8(%rdi), %rsp; call *%rcx; 5: nop") OP(
+					8,
+					R | POP,
+					"mov %rdi, %rsp; pop %rax") OP(2, R | POP,
+								       "mov %rdi, %rsp; pop %ax") OP(8, R | POP | JUMP, "mov %rdi, %rsp; ret")
+					OP(8, R | POP | JUMP, "mov %rdi, %rsp; ret $16") OP(8, R | SS, "mov %rdi, %rbp; leave; mov %rbp, %rax") OP(
+						8,
+						R | SS,
+						"mov %rdi, %rbp; mov (%rbp), %rax") OP(8, W | SS,
+										       "lea -8(%rdi), %rsp; mov %rax, 8(%rsp)") OP(8, R, "push (%rdi); pop %rax")
+						OP(8, W, "push %rax; pop (%rdi)") OP(8, R | JUMP, "jmp *(%rdi)") OP(8, R | JUMP, "call *(%rdi)") OP(
+							64, R | REP,
+							"mov %rdi, %rsi; lea scratch(%rip), %rdi; mov $64, %ecx; rep movsb;"
+							"mov -64(%rdi), %rax") OP(64, R | REP,
+										  "mov %rdi, %rsi; lea scratch(%rip), %rdi; mov $8, %ecx; rep movsq;"
+										  "mov -64(%rdi), %rax")
+							OP(64, W | REP, "lea ops(%rip), %rsi; mov $64, %ecx; rep movsb") OP(
+								64, W | REP,
+								"lea ops(%rip), %rsi; mov $8, %ecx; rep movsq")
+								OP(64, W | REP, "mov $64, %ecx; rep stosb") OP(
+									64, W | REP,
+									"mov $16, %ecx; rep stosl") OP(64, W | REP,
+												       "add $60, %rdi; std; mov $16, %ecx; rep stosl; cld")
+									OP(8, W, "stosq") OP(4, R, "mov %rdi, %rsi; lodsl") OP(
+										64, R | REP,
+										"mov $64, %ecx; repne scasb; mov %rcx, %rax")
+										OP(8, R, "lea -0x1000(%rdi), %rsi; mov $0x8005, %ecx; bt %rcx, (%rsi); setc %al") OP(
+											8,
+											W,
+											"lea 0x1000(%rdi), %rsi; mov $-0x7ffb, %rcx; bts %rcx, (%rsi)")
+											OP(4, W, "lea 0x1000(%rdi), %rsi; mov $-0x7ff0, %ecx; lock btc %ecx, (%rsi)") OP(
+												8,
+												R | FAR |
+													ALIGNED,
+												"movabs $" STR(
+													VA) ", %rsi; mov %rdi, %rcx; sub %rsi, %rcx; shl $3, %rcx;"
+													    "bt %rcx, (%rsi); setc %al")
+												OP(8,
+												   W | FAR |
+													   ALIGNED,
+												   "movabs $" STR(
+													   VA) ", %rsi; mov %rdi, %rcx; sub %rsi, %rcx; shl $3, %rcx;"
+													       "lock btc %rcx, (%rsi)")
 	/* Sums, which wrap around for some of the addresses. */
-	OP(8, R, "lea -0x7ffffff0(%rdi), %rsi; mov 0x7ffffff0(%rsi), %rax")
-	OP(8, W, "lea 0x7ffffff0(%rdi), %rsi; mov %rax, -0x7ffffff0(%rsi)")
-	OP(8, R, "movabs $0x7fffdeadbeef0123, %rsi; mov %rdi, %rcx; sub %rsi, %rcx;"
-		 "mov (%rcx, %rsi), %rax")
-	OP(8, W, "movabs $0x1fffdeadbeef0123, %rsi; mov %rdi, %rcx; shl $3, %rsi; sub %rsi, %rcx;"
-		 "shr $3, %rsi; mov %rax, (%rcx, %rsi, 8)")
-	OP(8, R, "movabs $-" STR(FS) ", %rsi; mov %fs:(%rsi, %rdi), %rax")
-	OP(8, W, "movabs $-" STR(FS) "-0x40, %rsi; add %rdi, %rsi; lock add %rax, %fs:0x40(%rsi)")
-	".pushsection .rodata, 1\nops_end:\n\t.popsection\n"
-	".pushsection .data\n\t.balign 64\nscratch:\t.skip 64\n\t.popsection\n");
+	OP(8, R, "lea -0x7ffffff0(%rdi), %rsi; mov 0x7ffffff0(%rsi), %rax") OP(
+		8,
+		W,
+		"lea 0x7ffffff0(%rdi), %rsi; mov %rax, -0x7ffffff0(%rsi)")
+		OP(8, R,
+		   "movabs $0x7fffdeadbeef0123, %rsi; mov %rdi, %rcx; sub %rsi, %rcx;"
+		   "mov (%rcx, %rsi), %rax") OP(8, W,
+						"movabs $0x1fffdeadbeef0123, %rsi; mov %rdi, %rcx; shl $3, %rsi; sub %rsi, %rcx;"
+						"shr $3, %rsi; mov %rax, (%rcx, %rsi, 8)")
+			OP(8, R, "movabs $-" STR(FS) ", %rsi; mov %fs:(%rsi, %rdi), %rax") OP(
+				8,
+				W,
+				"movabs $-" STR(
+					FS) "-0x40, %rsi; add %rdi, %rsi; lock add %rax, %fs:0x40(%rsi)") ".pushsection .rodata, 1\nops_end:\n\t.popsection\n"
+													  ".pushsection .data\n\t.balign 64\nscratch:\t.skip 64\n\t.popsection\n");
 
 extern const struct op ops[], ops_end[];
 
-#define LOAD  (&ops[0])
-#define STORE (&ops[1])
+#define LOAD	    (&ops[0])
+#define STORE	    (&ops[1])
 #define FOR_OPS(op) for (const struct op *op = ops; op < ops_end; op++)
 
 /* How to run. */
@@ -175,8 +186,8 @@ static void caught(struct regs *r)
 }
 
 #define CLOBBERS                                                                                   \
-	"rbx", "rcx", "rdx", "rsi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14",   \
-		"r15", "memory", "cc"
+	"rbx", "rcx", "rdx", "rsi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",   \
+		"memory", "cc"
 
 static void jump(u64 code, int mode, u64 arg)
 {
@@ -297,7 +308,8 @@ static void verify_fault(const struct op *op, int mode, u64 addr, u64 at, u64 pr
 	} while (0)
 
 /* It succeeds, and accesses frame f and, behind its end, g. */
-static void verify_success(const struct op *op, int mode, u64 addr, unsigned f, unsigned g, int line)
+static void verify_success(const struct op *op, int mode, u64 addr, unsigned f, unsigned g,
+			   int line)
 {
 	struct regs want;
 	u64 ref = REF + (addr & 0xfff), want_cr2;
@@ -354,9 +366,11 @@ static bool in_reach(const struct op *op, u64 addr)
 static void aliases(u64 page)
 {
 	map_frame(page, 0, 7);
-	FOR_MODES(m) {
+	FOR_MODES(m)
+	{
 		heat(page, m);
-		FOR_OPS(op) {
+		FOR_OPS(op)
+		{
 			if (in_reach(op, page + SITE))
 				SUCCESS(op, m, page + SITE, 0, 1);
 			for (unsigned i = 0; i < N_SOME; i++) {
@@ -378,7 +392,8 @@ static void aliases(u64 page)
 static void all_aliases(void)
 {
 	map_frame(VA, 0, 7);
-	FOR_MODES(m) {
+	FOR_MODES(m)
+	{
 		heat(VA, m);
 		for (u64 k = 1; k < 1 << 20; k += m == KERNEL ? 1 : 3)
 			FAULT(&ops[k & 1], m, VA + SITE + k * ALIAS, VA + SITE + k * ALIAS, 0);
@@ -414,7 +429,8 @@ static void shared_index(void)
 
 	for (unsigned j = 0; j < 4; j++)
 		map_frame(at[j], j, 7);
-	FOR_MODES(m) {
+	FOR_MODES(m)
+	{
 		for (unsigned j = 0; j < 4; j++) {
 			frame[j][SITE / 8] = j * 0x123456789ab;
 			frame[j][SITE / 8 + 1] = ~(j * 0x123456789ab);
@@ -426,13 +442,14 @@ static void shared_index(void)
 			CHECK(frame[j][SITE / 8], 80000 + j * 0x123456789ab);
 		refill();
 		FOR_OPS(op)
-			for (unsigned i = 0; i < 12; i++)
-				if (in_reach(op, at[i % 4]))
-					SUCCESS(op, m, at[i % 4] + SITE, i % 4, 4);
+		for (unsigned i = 0; i < 12; i++)
+			if (in_reach(op, at[i % 4]))
+				SUCCESS(op, m, at[i % 4] + SITE, i % 4, 4);
 		INTACT(LOAD, m, VA);
 	}
 	/* One of them goes, the others stay. */
-	FOR_MODES(m) {
+	FOR_MODES(m)
+	{
 		for (unsigned j = 0; j < 4; j++)
 			heat(at[j], m);
 		heat(at[0], m);
@@ -452,14 +469,24 @@ static void shared_index(void)
 
 /* -- Across the end of a page ----------------------------------------------------------------- */
 
-enum { GONE, GONE_ALIAS_HOT, READ_ONLY, SUPERVISOR, ELSEWHERE, FIRST_GONE, FIRST_READ_ONLY, N_KINDS };
+enum {
+	GONE,
+	GONE_ALIAS_HOT,
+	READ_ONLY,
+	SUPERVISOR,
+	ELSEWHERE,
+	FIRST_GONE,
+	FIRST_READ_ONLY,
+	N_KINDS
+};
 
 static void crossing(void)
 {
 	const u64 second = VA + 0x1000;
 
 	for (int kind = 0; kind < N_KINDS; kind++)
-		FOR_MODES(m) FOR_OPS(op) {
+		FOR_MODES(m) FOR_OPS(op)
+		{
 			if (op->size == 1 || op->flags & (ALIGNED | REP))
 				continue;
 			map_frame(VA, 0, 7);
@@ -509,10 +536,12 @@ static void ends(void)
 
 	map_frame(edge - 0x1000, 0, 7);
 	map_frame(TOP, 1, 7);
-	FOR_MODES(m) {
+	FOR_MODES(m)
+	{
 		heat(edge - 0x1000, m);
 		heat(TOP, m);
-		FOR_OPS(op) {
+		FOR_OPS(op)
+		{
 			if (op->flags & (ALIGNED | REP | FAR))
 				continue;
 			for (unsigned d = 1; d < op->size; d++) {
@@ -530,7 +559,8 @@ static void ends(void)
 /* REP goes as far as it may. */
 static void rep_crossing(void)
 {
-	FOR_MODES(m) FOR_OPS(op) {
+	FOR_MODES(m) FOR_OPS(op)
+	{
 		u64 addr = VA + 0x1000 - 24;
 
 		if (!(op->flags & REP) || op->size != 64 || op->text[0] == 'a')
@@ -572,7 +602,8 @@ static void revoked(void)
 		u64 global = how == 2 ? 0x100 : 0;
 
 		write_cr4((read_cr4() & ~0x80ull) | (how == 2 ? 0x80 : 0));
-		FOR_MODES(m) FOR_OPS(op) {
+		FOR_MODES(m) FOR_OPS(op)
+		{
 			u64 addr = VA + SITE, *pte = pte_of(VA, 0), *pde = pte_of(VA, 1), was;
 
 			map_frame(VA, 0, 7 | global);
@@ -652,11 +683,11 @@ static void spaces(void)
 			heat(VA, KERNEL);
 			heat(VA, USER_MODE);
 		}
-		FOR_MODES(m) FOR_OPS(op)
-			for (unsigned i = 0; i < 4; i++) {
-				write_cr3(cr3[i & 1] | (pcid ? 1ull << 63 : 0));
-				SUCCESS(op, m, VA + SITE, i & 1, 4);
-			}
+		FOR_MODES(m) FOR_OPS(op) for (unsigned i = 0; i < 4; i++)
+		{
+			write_cr3(cr3[i & 1] | (pcid ? 1ull << 63 : 0));
+			SUCCESS(op, m, VA + SITE, i & 1, 4);
+		}
 		write_cr3(cr3[0]);
 		if (pcid)
 			write_cr4(read_cr4() & ~(1ull << 17));
@@ -675,7 +706,8 @@ static void access_control(void)
 		return;
 	write_cr4(read_cr4() | 1u << 21);
 	map_frame(VA, 0, 7);
-	FOR_OPS(op) {
+	FOR_OPS(op)
+	{
 		heat(VA, USER_MODE);
 		heat(VA, KERNEL_AC);
 		run(op, KERNEL_AC, VA + SITE);
@@ -692,12 +724,12 @@ static void access_control(void)
 
 static void everywhere(void)
 {
-	FOR_MODES(m) {
+	FOR_MODES(m)
+	{
 		for (u64 a = 0; a < 0x10000; a += 0x3f8)
 			FOR_OPS(op)
-				if (!(op->flags & (REP | ALIGNED)) && canonical(a) &&
-				    (a & 0xfff) < 0xff0)
-					FAULT(op, m, a, a, 0);
+		if (!(op->flags & (REP | ALIGNED)) && canonical(a) && (a & 0xfff) < 0xff0)
+			FAULT(op, m, a, a, 0);
 		/* Where hosts have programs, heaps, libraries, stacks. */
 		for (u64 a = 0x550000000000; a < 0x570000000000; a += 0x10004fd50)
 			FAULT(&ops[a >> 4 & 1], m, a & ~15ull, a & ~15ull, 0);
@@ -707,7 +739,7 @@ static void everywhere(void)
 		/* The kernel's own memory, as hot as can be. */
 		if (m == USER_MODE)
 			FOR_OPS(op)
-				FAULT(op, m, (u64)frame[0], (u64)frame[0], 1);
+		FAULT(op, m, (u64)frame[0], (u64)frame[0], 1);
 	}
 	INTACT(LOAD, KERNEL, 0);
 }
@@ -716,7 +748,7 @@ static void everywhere(void)
 static void code(void)
 {
 	static const u8 load[] = { 0x48, 0xb8, 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,
-				   0x48, 0x8b, 0x05, 0, 0, 0, 0, 0x0f, 0x0b };
+				   0x48, 0x8b, 0x05, 0,	   0,	 0,    0,    0x0f, 0x0b };
 	static const u32 disps[] = { 0x7fffffff, 0x12345678, 0x4000, 0x1001 };
 	u8 *at = (u8 *)frame[5];
 
@@ -727,7 +759,8 @@ static void code(void)
 
 		memcpy(at, load, sizeof(load));
 		memcpy(at + 13, &disps[i], 4);
-		FOR_MODES(m) {
+		FOR_MODES(m)
+		{
 			jump(m == USER_MODE ? TOP - USER_BASE : TOP, m, 0);
 			if (there && m == KERNEL) {
 				CHECK(regs.vector, 6);
@@ -746,7 +779,8 @@ static void code(void)
 	memset(at, 0x90, 64);
 	at[SITE] = 0x0f;
 	at[SITE + 1] = 0x0b;
-	FOR_MODES(m) {
+	FOR_MODES(m)
+	{
 		u64 base = m == USER_MODE ? USER_BASE : 0;
 
 		for (unsigned i = 0; i < 8; i++) {
