@@ -34,14 +34,14 @@ struct tr;
 /* -- What generated code sees through GS ------------------------------------------------------ */
 
 struct dbt_ctx {
-	uint64_t gpr[16];	     /* guest registers; while code runs only R13-R15 are right */
-	uint64_t base;		     /* linear address of the page that runs */
-	uint64_t rip;		     /* where an indirect jump went that was not at hand */
-	uint64_t code;		     /* entry: where to go */
-	uint64_t gva;		     /* of the access at work in a fill */
-	uint64_t tmp, val;	     /* scratch of single sequences */
-	uint64_t seg_base[2];	     /* FS, GS */
-	uint64_t fpu_load, fpu_save; /* routines, by what of the state is in use */
+	uint64_t gpr[16];     /* guest registers; while code runs only R13-R15 are right */
+	uint64_t base;	      /* linear address of the page that runs */
+	uint64_t rip;	      /* where an indirect jump went that was not at hand */
+	uint64_t code;	      /* entry: where to go */
+	uint64_t gva;	      /* of the access at work in a fill */
+	uint64_t tmp, val;    /* scratch of single sequences */
+	uint64_t seg_base[2]; /* FS, GS */
+	uint64_t fpu_load;    /* routine, by what of the state is in use */
 	struct dbt *self;
 	uint64_t host_mxcsr;
 	uint64_t kernel_gs; /* IA32_KERNEL_GS_BASE */
@@ -238,8 +238,8 @@ struct dbt {
 	uint64_t fdp;		      /* the x87 data pointer that was loaded */
 	const struct insn_mark *trap; /* where a signal came */
 	struct {
-		uint64_t enters, lookups, misses, fills, fill_fails, interps, links, signals,
-			translations, insns, strings;
+		uint64_t enters, lookups, fills, fill_fails, interps, links, signals, translations,
+			insns, strings;
 	} stats;
 };
 
