@@ -3,11 +3,42 @@
 #define MACHINE_MACHINE_H
 
 #include "base/bits.h"
+#include "dev/backend/blk.h"
 
 struct err;
 struct machine;
 
+#define MACHINE_MAX_DISKS    16
+#define MACHINE_MAX_NICS     8
+#define MACHINE_MAX_FORWARDS 32
+
 enum console_kind { CONSOLE_STDIO, CONSOLE_NONE, CONSOLE_FILE, CONSOLE_PTY };
+
+struct disk_config {
+	struct blk_open open;
+	struct blk_limits limits;
+	const char *serial; /* NULL: none */
+	unsigned n_queues;  /* 0: one a vCPU, at most 8 */
+	bool stop_on_error; /* pause the machine where the guest would see an I/O error */
+};
+
+enum nic_kind { NIC_USER, NIC_TAP };
+
+struct port_forward {
+	bool udp;
+	uint32_t host_addr; /* IPv4, host byte order */
+	uint16_t host_port, guest_port;
+};
+
+struct nic_config {
+	enum nic_kind kind;
+	const char *tap;      /* NIC_TAP: the interface's name */
+	bool restricted;      /* NIC_USER: only the forwards; nothing reaches out */
+	const char *hostname; /* NIC_USER: what DHCP says; NULL: nothing */
+	struct port_forward forward[MACHINE_MAX_FORWARDS];
+	unsigned n_forwards;
+	uint8_t mac[6]; /* all zero: made up from the machine's */
+};
 
 /* Everything that a user chooses. Strings are borrowed for the machine's life. */
 struct machine_config {
@@ -21,10 +52,14 @@ struct machine_config {
 	const char *engine;    /* "auto", "interp" */
 	enum console_kind console;
 	const char *console_path; /* CONSOLE_FILE */
-	bool debug_exit;	  /* isa-debug-exit at 0xf4 ends the process */
-	bool no_reboot;		  /* a reset ends the machine instead */
-	bool stats;		  /* print counters at the end */
-	bool icount;		  /* deterministic: see machine/icount.h; one CPU only */
+	struct disk_config *disk; /* in the guest's order */
+	unsigned n_disks;
+	struct nic_config *nic;
+	unsigned n_nics;
+	bool debug_exit;      /* isa-debug-exit at 0xf4 ends the process */
+	bool no_reboot;	      /* a reset ends the machine instead */
+	bool stats;	      /* print counters at the end */
+	bool icount;	      /* deterministic: see machine/icount.h; one CPU only */
 	uint64_t icount_hash; /* with icount: instructions between two hashes on stderr; 0: none */
 };
 
