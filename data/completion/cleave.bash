@@ -26,7 +26,7 @@ _cleave()
 		--engine) words='auto dbt interp' ;;
 		--console) words='stdio none pty file=' ;;
 		--log) words='error warn info debug' ;;
-		--trace) words='exc int pio mmio irq timer msr cpuid mmu mode block disas regs boot
+		--trace) words='exc int pio mmio irq timer msr cpuid mmu mode block disas regs dbt perf boot
 			reset guest all' ;;
 		--append | --memory | --cpus | --icount-hash) return ;;
 		*) words='--kernel --initrd --append --memory --cpus --cpu --engine --console

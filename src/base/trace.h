@@ -33,6 +33,8 @@ struct err;
 	X(BLOCK, "block", "entries into blocks of guest code")                                     \
 	X(DISAS, "disas", "every guest instruction")                                               \
 	X(REGS, "regs", "registers with every guest instruction")                                  \
+	X(DBT, "dbt", "blocks as they are translated, with the code on both sides")                \
+	X(PERF, "perf", "names for translated code, to /tmp/perf-PID.map, where perf looks")       \
 	X(BOOT, "boot", "what the loader places where")                                            \
 	X(RESET, "reset", "resets, start and end")                                                 \
 	X(GUEST, "guest", "odd things the guest asked of a device")

@@ -1,25 +1,25 @@
 #include "host/codemem.h"
 
 #include "base/err.h"
-#include "base/own.h"
 
 #include <errno.h>
 #include <sys/mman.h>
 
 int codemem_init(struct codemem *m, size_t len, struct err *err)
 {
-	AUTO_FD int fd = memfd_create("code", MFD_CLOEXEC);
 	void *rw, *rx;
 
-	if (fd < 0 || ftruncate(fd, (off_t)len) < 0)
-		return err_set(err, errno, "memory for generated code");
-	rw = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	/* Shared and anonymous, not a memfd, so that perf takes it for code made at run time. */
+	rw = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (rw == MAP_FAILED)
 		return err_set(err, errno, "memory for generated code");
-	rx = mmap(NULL, len, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-	if (rx == MAP_FAILED) {
+	/* An old size of 0 asks for a second view of shared memory: mremap(2). */
+	rx = mremap(rw, 0, len, MREMAP_MAYMOVE);
+	if (rx == MAP_FAILED || mprotect(rx, len, PROT_READ | PROT_EXEC) < 0) {
 		int ret = err_set(err, errno, "executable memory for generated code");
 
+		if (rx != MAP_FAILED)
+			munmap(rx, len);
 		munmap(rw, len);
 		return ret;
 	}

@@ -7,7 +7,7 @@
 
 struct err;
 
-/* Two views of one memfd: what is written at rw + n runs at rx + n. */
+/* Two views of one piece of memory: what is written at rw + n runs at rx + n. */
 struct codemem {
 	uint8_t *rw;
 	const uint8_t *rx;

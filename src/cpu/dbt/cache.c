@@ -42,6 +42,7 @@ static void cache_free(struct code_cache *k)
 	if (k->pm)
 		unmap_table(k->page_tbs, k->pm->ram_bytes >> PAGE_SHIFT, sizeof(*k->page_tbs));
 	free(k->work);
+	show_fini(k);
 	pthread_mutex_destroy(&k->lock);
 	free(k);
 }

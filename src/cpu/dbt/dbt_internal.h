@@ -26,6 +26,7 @@
 
 #include <pthread.h>
 #include <stddef.h>
+#include <stdio.h>
 
 struct dbt;
 struct tlb_watch;
@@ -130,6 +131,7 @@ struct tb {
 	const uint8_t *host2;
 	struct tb *whole; /* set: this only stands for that one, in the list of its second page */
 	/* Offsets in the code. Flags are in ctx.cc, or in the host's where said. */
+	uint32_t start;	      /* its first byte */
 	uint32_t entry_jump;  /* RIP in R14 */
 	uint32_t entry_saved; /* the page is the one that runs already */
 	uint32_t entry_host;  /* likewise, flags in the host's */
@@ -221,6 +223,7 @@ struct code_cache {
 	_Atomic bool flushing;
 	_Atomic uint64_t epoch; /* counts flushes */
 	uint64_t flushes, voided;
+	FILE *perf_map; /* owned; show.c's */
 };
 
 /* One for each vCPU: its engine_state. */
@@ -325,5 +328,12 @@ struct tr *translate_new(void);
  * crosses into that. With the lock, and room in the cache. The caller inserts it. NULL if other
  * vCPUs may store there unseen: they are to be asked first. */
 struct tb *translate(struct dbt *d, const uint8_t *host, const uint8_t *host2, uint16_t mode);
+
+/* -- show.c ----------------------------------------------------------------------------------- */
+
+/* Tell traces of the translation just made for rip; only under one of their trace points. With the
+ * lock. */
+void show_translation(struct dbt *d, const struct tb *t);
+void show_fini(struct code_cache *k);
 
 #endif

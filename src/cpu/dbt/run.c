@@ -2,6 +2,7 @@
 #include "cpu/dbt/dbt_internal.h"
 
 #include "base/err.h"
+#include "base/trace.h"
 #include "cpu/engine.h"
 #include "cpu/interp/interp.h"
 #include "cpu/x86/decode.h"
@@ -138,8 +139,11 @@ static struct tb *make_tb(struct dbt *d, const uint8_t *host, struct page_state 
 		t = cache_find(k, host, d->mode);
 		if (!t && !cache_full(k)) {
 			t = translate(d, host, host2, d->mode);
-			if (t)
+			if (t) {
 				cache_insert(k, t);
+				if (trace_on(TRACE_DBT) || trace_on(TRACE_PERF))
+					show_translation(d, t);
+			}
 		}
 		pthread_mutex_unlock(&k->lock);
 	}

@@ -489,7 +489,7 @@ static void begin(struct tr *t)
 	t->saved = t->need[0] && !b->top_host;
 	while (emit_at(e) % 16)
 		e8(e, 0xcc);
-	b->entry_jump = emit_at(e);
+	b->start = b->entry_jump = emit_at(e);
 	e_lea(e, S_ADDR, h_at(S_ADD, -(int32_t)b->off));
 	e_store(e, h_gs(CTX(base)), S_ADDR);
 	b->entry_saved = emit_at(e);

@@ -7,6 +7,20 @@
 
 #include <Zydis/Zydis.h>
 
+#include <stdio.h>
+
+unsigned disas_64(uint64_t rip, const uint8_t *code, size_t n, char text[DISAS_TEXT_BYTES])
+{
+	ZydisDisassembledInstruction insn;
+
+	if (ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, rip, code, n, &insn))) {
+		snprintf(text, DISAS_TEXT_BYTES, "%s", insn.text);
+		return insn.info.length;
+	}
+	strcpy(text, "(bad)");
+	return 1;
+}
+
 static void trace_regs(const struct vcpu *c)
 {
 	static const char *const name[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp",
