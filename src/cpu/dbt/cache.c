@@ -36,9 +36,9 @@ static void cache_free(struct code_cache *k)
 {
 	if (k->code.rw)
 		codemem_fini(&k->code);
-	unmap_table(k->tb, MAX_TBS, sizeof(*k->tb));
-	unmap_table(k->exit, MAX_EXITS, sizeof(*k->exit));
-	unmap_table(k->mark, MAX_MARKS, sizeof(*k->mark));
+	unmap_table(k->tb, k->max_tbs, sizeof(*k->tb));
+	unmap_table(k->exit, k->max_exits, sizeof(*k->exit));
+	unmap_table(k->mark, k->max_marks, sizeof(*k->mark));
 	if (k->pm)
 		unmap_table(k->page_tbs, k->pm->ram_bytes >> PAGE_SHIFT, sizeof(*k->page_tbs));
 	free(k->work);
@@ -47,10 +47,21 @@ static void cache_free(struct code_cache *k)
 	free(k);
 }
 
+/* Tables that hold what fits into the code, with room to spare. */
+static void size_cache(struct code_cache *k, uint64_t ram_bytes, size_t *len)
+{
+	*len = MAX(MIN_CODE, MIN(MAX_CODE, ALIGN_UP(ram_bytes / 8, MiB)));
+	k->cold = (uint32_t)ALIGN_UP(*len / 8 * 5, PAGE_SIZE);
+	k->max_tbs = (uint32_t)(*len / 128);
+	k->max_exits = (uint32_t)(*len / 32);
+	k->max_marks = (uint32_t)(*len / 16);
+}
+
 static int cache_new(struct code_cache **out, struct vcpu *c, struct err *err)
 {
 	struct code_cache *k = calloc(1, sizeof(*k));
 	pthread_mutexattr_t attr;
+	size_t len;
 	int ret;
 
 	if (!k)
@@ -61,15 +72,16 @@ static int cache_new(struct code_cache **out, struct vcpu *c, struct err *err)
 	pthread_mutex_init(&k->lock, &attr);
 	pthread_mutexattr_destroy(&attr);
 	k->set = c->set;
-	ret = codemem_init(&k->code, CODE_BYTES, err);
+	size_cache(k, c->pm->ram_bytes, &len);
+	ret = codemem_init(&k->code, len, err);
 	if (ret < 0) {
 		cache_free(k);
 		return ret;
 	}
 	k->pm = c->pm;
-	k->tb = map_table(MAX_TBS, sizeof(*k->tb));
-	k->exit = map_table(MAX_EXITS, sizeof(*k->exit));
-	k->mark = map_table(MAX_MARKS, sizeof(*k->mark));
+	k->tb = map_table(k->max_tbs, sizeof(*k->tb));
+	k->exit = map_table(k->max_exits, sizeof(*k->exit));
+	k->mark = map_table(k->max_marks, sizeof(*k->mark));
 	k->page_tbs = map_table(c->pm->ram_bytes >> PAGE_SHIFT, sizeof(*k->page_tbs));
 	k->work = translate_new();
 	if (!k->work || !k->tb || !k->exit || !k->mark || !k->page_tbs) {
@@ -234,9 +246,9 @@ void cache_void_page(void *cache, struct page_state *ps)
 
 bool cache_full(const struct code_cache *k)
 {
-	return k->used + TB_MAX_CODE > COLD_CODE || k->cold_used + TB_MAX_CODE > CODE_BYTES ||
-	       k->n_tbs + 2 > MAX_TBS || k->n_exits + 8 * TB_MAX_INSNS > MAX_EXITS ||
-	       k->n_marks + TB_MAX_INSNS > MAX_MARKS;
+	return k->used + TB_MAX_CODE > k->cold || k->cold_used + TB_MAX_CODE > k->code.len ||
+	       k->n_tbs + 2 > k->max_tbs || k->n_exits + 8 * TB_MAX_INSNS > k->max_exits ||
+	       k->n_marks + TB_MAX_INSNS > k->max_marks;
 }
 
 void cache_flush(struct dbt *d)
@@ -260,7 +272,7 @@ void cache_flush(struct dbt *d)
 		*page_list(k, k->tb[i].host) = NULL;
 	memset(k->hash, 0, sizeof(k->hash));
 	k->used = k->stubs.end;
-	k->cold_used = COLD_CODE;
+	k->cold_used = k->cold;
 	k->n_tbs = k->n_exits = k->n_marks = 0;
 	k->flushes++;
 	atomic_fetch_add(&k->epoch, 1);

@@ -34,6 +34,8 @@ struct tr;
 
 /* -- What generated code sees through GS ------------------------------------------------------ */
 
+#define MAX_GROUPS 8
+
 struct dbt_ctx {
 	uint64_t gpr[16];     /* guest registers; while code runs only R13-R15 are right */
 	uint64_t base;	      /* linear address of the page that runs */
@@ -62,6 +64,7 @@ struct dbt_ctx {
 	uint64_t x87_base;     /* ctx.base of the last translation that used them */
 	uint64_t keep[2];      /* registers that loading them needs */
 	struct vcpu_fpu *fpu;
+	uint64_t group[MAX_GROUPS]; /* addends of groups of accesses (group.c) */
 };
 
 #define CTX(field) ((int32_t)offsetof(struct dbt_ctx, field))
@@ -103,8 +106,8 @@ struct space {
 	bool lost;	 /* the tables hold what fill does not say */
 	uint32_t *local; /* owned; the kernel's spaces: entries that are not global */
 	unsigned n_local;
-	uint16_t *jump; /* owned; slots that are taken, and more */
-	unsigned n_jumps;
+	uint16_t *jump;			      /* owned; slots that are taken, and more */
+	unsigned n_jumps;		      /* above MAX_JUMPS: jump does not hold all */
 	uint64_t code_pages[CODE_PAGE_WORDS]; /* hashed set of pages the jump cache leads to */
 	bool local_code;		      /* a jump leads to a page that is not global */
 };
@@ -121,11 +124,16 @@ struct space {
 #define TBM_TSD	  64u  /* RDTSC is not allowed */
 #define TBM_X87	  128u /* x87 and MMX allowed */
 #define TBM_EXACT 256u /* all flags are exact at every instruction */
+#define TBM_PLAIN 512u /* every access is checked by itself: see group.c */
 
 struct tb {
+	/* What cache_find() looks at, together. */
 	struct tb *hash_next;
+	const uint8_t *host; /* guest code */
+	uint16_t mode;
+	uint16_t off, len; /* bytes of guest code, in its page */
+	uint16_t n_insns;
 	struct tb *page_next; /* of the same guest page */
-	const uint8_t *host;  /* guest code */
 	/* If its one instruction crosses into another page, where that is. Such a translation is
 	 * entered by the jump cache alone, which knows of both pages. */
 	const uint8_t *host2;
@@ -138,9 +146,6 @@ struct tb {
 	uint32_t top;	      /* all ways in lead here */
 	uint32_t void_exit;   /* where top leads once it is void */
 	uint32_t end;
-	uint16_t off, len; /* bytes of guest code, in its page */
-	uint16_t n_insns;
-	uint16_t mode;
 	bool vec;      /* has vector registers in place */
 	bool top_host; /* flags are in the host's at top */
 	bool x87;      /* has x87 and MMX registers in place */
@@ -157,7 +162,8 @@ enum exit_kind {
 	EXIT_SYSCALL, /* these instructions at off, without the interpreter's detour */
 	EXIT_SYSRET,
 	EXIT_IRET,
-	EXIT_VOID, /* the translation is void: go on at off in the new one */
+	EXIT_PLAIN, /* a group's check failed at off: go on without groups */
+	EXIT_VOID,  /* the translation is void: go on at off in the new one */
 };
 
 struct tb_exit {
@@ -168,8 +174,12 @@ struct tb_exit {
 	int8_t undo;	     /* EXIT_LOOKUP: what the branch has added to rSP */
 	uint8_t len, opsize; /* EXIT_SYSCALL to EXIT_IRET: of the instruction */
 	bool host;	     /* EXIT_LINK: flags are in the host's there */
+	uint8_t n_taken;     /* EXIT_PLAIN: how often, up to PLAIN_PATIENCE */
 	uint16_t n_done;     /* instructions of the block before off */
 };
+
+/* An EXIT_PLAIN that was taken so often leads straight to the plain translation from then on. */
+#define PLAIN_PATIENCE 8
 
 /* Host code of one guest instruction begins at code. */
 struct insn_mark {
@@ -179,25 +189,26 @@ struct insn_mark {
 	bool saved; /* flags are in ctx.cc when it accesses memory */
 };
 
-#define CODE_BYTES   (32 * MiB)
-#define COLD_CODE    (20 * MiB) /* from here on: what is rarely run */
-#define MAX_TBS	     (1u << 18)
-#define MAX_EXITS    (1u << 20)
-#define MAX_MARKS    (1u << 21)
-#define TB_HASH_BITS 16
+/* The code cache: an eighth of the guest's memory, within these. */
+#define MIN_CODE     (32 * MiB)
+#define MAX_CODE     (128 * MiB)
+#define TB_HASH_BITS 18
 #define TB_MAX_INSNS 48
 /* The most that one translation takes of either part of the code. */
 #define TB_MAX_CODE (TB_MAX_INSNS * 400 + 4096)
 
+/* What an entry is wanted for; the last for writes that may not come: only if the page is dirty. */
+enum fill_kind { FILL_READ, FILL_WRITE, FILL_DIRTY, N_FILLS };
+
 struct stubs {
 	uint32_t enter;
-	uint32_t exit;	       /* called; the number of the exit stands behind the call */
-	uint32_t exit_noflags; /* the same; flags are in ctx.cc */
-	uint32_t exit_trap;    /* for signal handlers: ctx.exit is set */
-	uint32_t leave;	       /* exit_noflags with ctx.exit set */
-	uint32_t fill[2];      /* read, write: RCX = gva -> R14 = addend */
-	uint32_t string;       /* RCX = what dbt_string() takes */
-	uint32_t cross[7];     /* RCX = gva of 2^n bytes: comes back if they lie in one page */
+	uint32_t exit;		/* called; the number of the exit stands behind the call */
+	uint32_t exit_noflags;	/* the same; flags are in ctx.cc */
+	uint32_t exit_trap;	/* for signal handlers: ctx.exit is set */
+	uint32_t leave;		/* exit_noflags with ctx.exit set */
+	uint32_t fill[N_FILLS]; /* RCX = gva -> R14 = addend */
+	uint32_t string;	/* RCX = what dbt_string() takes */
+	uint32_t cross[7];	/* RCX = gva of 2^n bytes: comes back if they lie in one page */
 	uint32_t fpu_load, x87_load;
 	uint32_t load_xmm, load_ymm, load_zmm, save_any;
 	uint32_t end;
@@ -207,11 +218,13 @@ struct stubs {
 struct code_cache {
 	pthread_mutex_t lock; /* guards all but what is constant */
 	struct codemem code;
+	uint32_t cold; /* from here on: what is rarely run; constant */
 	uint32_t used, cold_used;
-	struct stubs stubs;	/* constant */
-	struct tb *tb;		/* MAX_TBS; owned */
-	struct tb_exit *exit;	/* MAX_EXITS; owned */
-	struct insn_mark *mark; /* MAX_MARKS, by code; owned */
+	uint32_t max_tbs, max_exits, max_marks; /* constant */
+	struct stubs stubs;			/* constant */
+	struct tb *tb;				/* max_tbs; owned */
+	struct tb_exit *exit;			/* max_exits; owned */
+	struct insn_mark *mark;			/* max_marks, by code; owned */
 	uint32_t n_tbs, n_exits, n_marks;
 	struct tb *hash[1 << TB_HASH_BITS];
 	struct tb **page_tbs; /* for each RAM page; owned */
@@ -256,7 +269,7 @@ static inline struct dbt *dbt_of(const struct vcpu *c)
 /* Write the routines at the start of the cache. */
 void stubs_make(struct code_cache *k, uint64_t xcr0);
 /* The C half of a fill: the addend for gva, or 0. */
-uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t write);
+uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t kind);
 /* MOVS or STOS as described by what (STRING_), on the registers in the context. Not 0 when it is
  * done to its end; else the interpreter goes on. */
 #define STRING_SIZE 15u

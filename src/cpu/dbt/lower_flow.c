@@ -3,11 +3,22 @@
 
 /* -- The stack -------------------------------------------------------------------------------- */
 
-/* Check a store of 8 bytes below rSP: S_ADDR + S_ADD is where it goes. */
-static void push_check(struct tr *t)
+/* Check a store of 8 bytes below rSP. Returns where it goes. */
+static struct hmem push_check(struct tr *t)
 {
+	if (tr_member(t))
+		return (struct hmem){ .base = H_GUEST_RSP, .index = S_ADD, .disp = -8 };
 	e_lea(&t->e, S_ADDR, h_at(H_GUEST_RSP, -8));
 	tr_access(t, S_ADDR, 8, true, false);
+	return h_sum(S_ADDR, S_ADD);
+}
+
+/* Check a load of 8 bytes at rSP. Returns from where. */
+static struct hmem pop_check(struct tr *t)
+{
+	if (!tr_member(t))
+		tr_access(t, H_GUEST_RSP, 8, false, false);
+	return h_sum(H_GUEST_RSP, S_ADD);
 }
 
 static void push_done(struct tr *t)
@@ -15,32 +26,35 @@ static void push_done(struct tr *t)
 	e_lea(&t->e, H_GUEST_RSP, h_at(H_GUEST_RSP, -8));
 }
 
-/* Store to the checked place what is in S_ADD after load() has put it there. */
-static void push_value_at(struct tr *t)
+/* The same with the place in S_ADDR, so that S_ADD is free for what is pushed. */
+static void push_check_into(struct tr *t)
 {
-	e_lea(&t->e, S_ADDR, h_sum(S_ADDR, S_ADD));
+	struct hmem to = push_check(t);
+
+	e_lea(&t->e, S_ADDR, to);
 }
 
 bool lower_push(struct tr *t, const struct insn *i)
 {
 	const struct operand *o = &i->opd[0];
 	struct emit *e = &t->e;
+	struct hmem to;
 
 	if (i->opsize != 8)
 		return false;
 	switch (o->kind) {
 	case OPD_IMM:
-		push_check(t);
-		e_op_mem(e, 1, 0, 0xc7, 0, h_sum(S_ADDR, S_ADD));
+		to = push_check(t);
+		e_op_mem(e, 1, 0, 0xc7, 0, to);
 		e32(e, (uint32_t)i->imm);
 		break;
 	case OPD_GPR:
-		push_check(t);
 		if (host_reg[o->reg] != H_NONE) {
-			e_store(e, h_sum(S_ADDR, S_ADD), host_reg[o->reg]);
+			to = push_check(t);
+			e_store(e, to, host_reg[o->reg]);
 			break;
 		}
-		push_value_at(t);
+		push_check_into(t);
 		e_load(e, S_ADD, h_gs(CTX_GPR(o->reg)));
 		e_store(e, h_at(S_ADDR, 0), S_ADD);
 		break;
@@ -52,8 +66,8 @@ bool lower_push(struct tr *t, const struct insn *i)
 		tr_access(t, reg, 8, false, false);
 		e_load(e, S_ADD, h_sum(reg, S_ADD));
 		e_store(e, h_gs(CTX(val)), S_ADD);
-		push_check(t);
-		push_value_at(t);
+		t->in_add = NULL;
+		push_check_into(t);
 		e_load(e, S_ADD, h_gs(CTX(val)));
 		e_store(e, h_at(S_ADDR, 0), S_ADD);
 		break;
@@ -68,18 +82,19 @@ bool lower_pop(struct tr *t, const struct insn *i)
 {
 	const struct operand *o = &i->opd[0];
 	struct emit *e = &t->e;
+	struct hmem from;
 
 	if (i->opsize != 8 || o->kind != OPD_GPR)
 		return false;
-	tr_access(t, H_GUEST_RSP, 8, false, false);
+	from = pop_check(t);
 	if (o->reg == REG_RSP) {
-		e_load(e, H_GUEST_RSP, h_sum(H_GUEST_RSP, S_ADD));
+		e_load(e, H_GUEST_RSP, from);
 		return true;
 	}
 	if (host_reg[o->reg] != H_NONE) {
-		e_load(e, host_reg[o->reg], h_sum(H_GUEST_RSP, S_ADD));
+		e_load(e, host_reg[o->reg], from);
 	} else {
-		e_load(e, S_ADD, h_sum(H_GUEST_RSP, S_ADD));
+		e_load(e, S_ADD, from);
 		e_store(e, h_gs(CTX_GPR(o->reg)), S_ADD);
 	}
 	e_lea(e, H_GUEST_RSP, h_at(H_GUEST_RSP, 8));
@@ -138,8 +153,7 @@ static void load_rip(struct tr *t, int32_t off)
 	e_lea(&t->e, S_ADD, h_at(S_ADD, off));
 }
 
-/* Pad so that the rel32 that stands n bytes ahead can be changed in one store. */
-static void align_rel32(struct emit *e, unsigned n)
+void tr_align_rel32(struct emit *e, unsigned n)
 {
 	while ((emit_at(e) + n) % 8 > 4)
 		e8(e, 0x90);
@@ -157,9 +171,9 @@ static uint32_t known_target(struct tr *t, int32_t target)
 
 	if (!may_link(t))
 		return 0;
-	if (target == t->t->off && !t->page2 && entry_of(t, t->t))
+	if (target == t->t->off && !t->page2 && !(t->t->mode & TBM_PLAIN) && entry_of(t, t->t))
 		return entry_of(t, t->t);
-	to = cache_find(t->k, t->page + target, t->t->mode);
+	to = cache_find(t->k, t->page + target, t->t->mode & (uint16_t)~TBM_PLAIN);
 	return to && !to->host2 ? entry_of(t, to) : 0;
 }
 
@@ -188,7 +202,7 @@ void tr_goto_far(struct tr *t, int32_t target)
 void tr_goto(struct tr *t, int32_t target)
 {
 	if (in_page(target)) {
-		align_rel32(&t->e, 1);
+		tr_align_rel32(&t->e, 1);
 		aim(t, e_jmp(&t->e), target);
 	} else {
 		tr_goto_far(t, target);
@@ -212,7 +226,7 @@ bool lower_jcc(struct tr *t, const struct insn *i)
 		return false;
 	tr_flags_for(t, i);
 	if (in_page(target)) {
-		align_rel32(e, 2);
+		tr_align_rel32(e, 2);
 		aim(t, e_jcc(e, insn_cond(i)), target);
 		return true;
 	}
@@ -230,8 +244,7 @@ static void push_return(struct tr *t)
 {
 	struct emit *e = &t->e;
 
-	push_check(t);
-	push_value_at(t);
+	push_check_into(t);
 	load_rip(t, tr_next_off(t));
 	e_store(e, h_at(S_ADDR, 0), S_ADD);
 	push_done(t);
@@ -280,6 +293,7 @@ bool lower_call_ind(struct tr *t, const struct insn *i)
 	if (!load_target(t, i))
 		return false;
 	e_store(&t->e, h_gs(CTX(val)), S_ADD);
+	t->in_add = NULL;
 	push_return(t);
 	e_load(&t->e, S_ADD, h_gs(CTX(val)));
 	go_indirect(t, -8);
@@ -292,8 +306,9 @@ bool lower_ret(struct tr *t, const struct insn *i)
 
 	if (i->opsize != 8 || extra > 100)
 		return false;
-	tr_access(t, H_GUEST_RSP, 8, false, false);
-	e_load(&t->e, S_ADD, h_sum(H_GUEST_RSP, S_ADD));
+	struct hmem from = pop_check(t);
+
+	e_load(&t->e, S_ADD, from);
 	e_lea(&t->e, H_GUEST_RSP, h_at(H_GUEST_RSP, (int32_t)(8 + extra)));
 	go_indirect(t, (int8_t)(8 + extra));
 	return true;

@@ -78,16 +78,36 @@ static void test_low(struct emit *e, unsigned reg, uint8_t imm)
 	E_BYTES(e, 0xf6, (uint8_t)(0xc0 | (reg & 7)), imm);
 }
 
-void tr_access(struct tr *t, uint8_t reg, unsigned size, bool write, bool exact)
+void tr_lose_flags(struct tr *t)
 {
-	struct emit *e = &t->e;
-	uint32_t exit = tr_exit(t, EXIT_INTERP, t->off[t->at]), unaligned = 0;
-	struct hmem entry = { .base = H_NONE, .index = S_ADD, .scale = 3, .gs = true };
-
 	if (t->need[t->at] && !t->saved) {
 		tr_save_flags(t);
 		t->saved = true;
 	}
+}
+
+void tr_load_entry(struct tr *t, uint8_t reg, bool write)
+{
+	struct hmem entry = { .base = H_NONE, .index = S_ADD, .scale = 3, .gs = true };
+	struct emit *e = &t->e;
+
+	e_rorx(e, S_ADD, reg, PAGE_SHIFT);
+	e_mov32(e, S_ADD, S_ADD);
+	entry.disp = TABLE_READ;
+	if (write) {
+		E_BYTES(e, 0x49, 0xf7, 0xd6); /* not r14 */
+		entry.disp = 0;
+	}
+	e_load(e, S_ADD, entry);
+	E_BYTES(e, 0x4d, 0x85, 0xf6); /* test r14, r14 */
+}
+
+void tr_access(struct tr *t, uint8_t reg, unsigned size, bool write, bool exact)
+{
+	struct emit *e = &t->e;
+	uint32_t exit = tr_exit(t, EXIT_INTERP, t->off[t->at]), unaligned = 0;
+
+	tr_lose_flags(t);
 	if (size > 1) {
 		test_low(e, reg, (uint8_t)(size - 1));
 		unaligned = e_jcc(e, CC_JNZ);
@@ -104,20 +124,12 @@ void tr_access(struct tr *t, uint8_t reg, unsigned size, bool write, bool exact)
 						  .log2 = (uint8_t)__builtin_ctz(size),
 						  .reg = reg });
 	}
-	e_rorx(e, S_ADD, reg, PAGE_SHIFT);
-	e_mov32(e, S_ADD, S_ADD);
-	entry.disp = TABLE_READ;
-	if (write) {
-		E_BYTES(e, 0x49, 0xf7, 0xd6); /* not r14 */
-		entry.disp = 0;
-	}
-	e_load(e, S_ADD, entry);
-	E_BYTES(e, 0x4d, 0x85, 0xf6); /* test r14, r14 */
+	tr_load_entry(t, reg, write);
 	tr_cold(t, (struct cold){ .kind = COLD_FILL,
 				  .from = e_jcc(e, CC_JZ),
 				  .back = emit_at(e),
 				  .exit = exit,
-				  .write = write,
+				  .fill = write ? FILL_WRITE : FILL_READ,
 				  .reg = reg });
 }
 

@@ -147,13 +147,6 @@ struct uses {
 	unsigned n;
 };
 
-static bool is_written(const struct insn *i, unsigned n)
-{
-	uint32_t attr = insn_table[i->id].attr;
-
-	return (n == 0 && !(attr & INSN_NO_DST)) || (n == 1 && attr & INSN_OPD1_DST);
-}
-
 static bool note_displaced(struct uses *u, uint8_t g, bool written)
 {
 	for (unsigned n = 0; n < u->n; n++) {
@@ -189,7 +182,7 @@ static bool look(const struct insn *i, struct uses *u)
 			if (form->opd[n].from == FROM_NONE)
 				u->count |= o->reg == REG_RCX;
 			else if (host_reg[o->reg] == H_NONE &&
-				 !note_displaced(u, o->reg, is_written(i, n)))
+				 !note_displaced(u, o->reg, tr_is_written(i, n)))
 				return false;
 			break;
 		default: break;
@@ -317,13 +310,19 @@ bool lower_copy(struct tr *t, const struct insn *i)
 			size = 16;
 		if (!is_power_of_two(size))
 			return false;
-		reg = tr_address(t, i);
-		if (reg == H_NONE)
-			return false;
-		tr_access(t, reg, size, attr & INSN_MEM_DST, attr & INSN_ALIGNED);
 		f.mem = true;
-		f.m = h_sum(reg, S_ADD);
-		if (u.n || u.high || u.count || is_x87(i)) {
+		if (tr_member(t)) {
+			f.m = h_sum(tr_reg(t, i->base, S_ADDR), S_ADD);
+			f.m.disp = (int32_t)i->disp;
+		} else {
+			reg = tr_address(t, i);
+			if (reg == H_NONE)
+				return false;
+			tr_access(t, reg, size, attr & INSN_MEM_DST, attr & INSN_ALIGNED);
+			f.m = h_sum(reg, S_ADD);
+		}
+		/* EVEX counts displacements in other units. */
+		if (u.n || u.high || u.count || is_x87(i) || (f.m.disp && i->enc == ENC_EVEX)) {
 			uint8_t whole = u.count ? S_ADD : S_ADDR;
 
 			e_lea(e, whole, f.m);

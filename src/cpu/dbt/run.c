@@ -116,7 +116,7 @@ static void fix_x87_pointers(struct dbt *d)
 }
 
 /* A new translation of the code at host, or the one that another vCPU has made meanwhile. */
-static struct tb *make_tb(struct dbt *d, const uint8_t *host, struct page_state *ps)
+static struct tb *make_tb(struct dbt *d, const uint8_t *host, struct page_state *ps, uint16_t mode)
 {
 	struct code_cache *k = d->cache;
 	const uint8_t *host2;
@@ -136,9 +136,9 @@ static struct tb *make_tb(struct dbt *d, const uint8_t *host, struct page_state 
 			cache_flush(d);
 		}
 		pthread_mutex_lock(&k->lock);
-		t = cache_find(k, host, d->mode);
+		t = cache_find(k, host, mode);
 		if (!t && !cache_full(k)) {
-			t = translate(d, host, host2, d->mode);
+			t = translate(d, host, host2, mode);
 			if (t) {
 				cache_insert(k, t);
 				if (trace_on(TRACE_DBT) || trace_on(TRACE_PERF))
@@ -151,7 +151,7 @@ static struct tb *make_tb(struct dbt *d, const uint8_t *host, struct page_state 
 }
 
 /* The translation for c->rip; NULL: the interpreter's turn. The caller is inside. */
-static struct tb *find_tb(struct dbt *d)
+static struct tb *find_tb(struct dbt *d, uint16_t mode)
 {
 	struct vcpu *c = d->c;
 	struct page_state *ps;
@@ -168,9 +168,9 @@ static struct tb *find_tb(struct dbt *d)
 	ps = physmap_page(c->pm, host);
 	if (!ps)
 		return NULL;
-	t = cache_find(d->cache, host, d->mode);
+	t = cache_find(d->cache, host, mode);
 	if (!t)
-		return make_tb(d, host, ps);
+		return make_tb(d, host, ps, mode);
 	/* Its second page may be another one now. */
 	if (t->host2 && tlb_fetch(c, (c->rip | (PAGE_SIZE - 1)) + 1, &exc) != t->host2)
 		return NULL;
@@ -211,7 +211,7 @@ static const void *find_code(struct dbt *d)
 
 	if (code)
 		return code;
-	t = find_tb(d);
+	t = find_tb(d, d->mode);
 	return t ? add_jump(d, t) : NULL;
 }
 
@@ -303,7 +303,7 @@ static void link_exit(struct dbt *d, const struct tb_exit *x, const struct tb *t
 	pthread_mutex_lock(&k->lock);
 	if (d->epoch == k->epoch && to->valid && !to->host2 &&
 	    (((uintptr_t)to->host ^ (uintptr_t)from->host) & ~(PAGE_SIZE - 1)) == 0 &&
-	    to->mode == from->mode) {
+	    !((to->mode ^ from->mode) & ~TBM_PLAIN)) {
 		uint32_t rel = (x->host ? to->entry_host : to->entry_saved) - (x->patch_at + 4);
 
 		__atomic_store_n((uint32_t *)(k->code.rw + x->patch_at), rel, __ATOMIC_RELEASE);
@@ -365,6 +365,22 @@ static const void *change_ring(struct dbt *d, const struct tb_exit *x, enum next
 	return code;
 }
 
+/* A group's check has failed at c->rip: the same without groups. */
+static const void *go_plain(struct dbt *d, enum next *next)
+{
+	struct tb_exit *x = &d->cache->exit[d->ctx->exit];
+	const struct tb *t = d->mode & TBM_COUNT ? NULL : find_tb(d, d->mode | TBM_PLAIN);
+
+	*next = NEXT_INTERP;
+	if (!t)
+		return NULL;
+	if (__atomic_load_n(&x->n_taken, __ATOMIC_RELAXED) < PLAIN_PATIENCE)
+		__atomic_fetch_add(&x->n_taken, 1, __ATOMIC_RELAXED);
+	else
+		link_exit(d, x, t);
+	return code_at(d->cache, t->entry_jump);
+}
+
 /* Set c->rip after an exit, and find where to go on in translated code; NULL with *next if there is
  * nowhere. The guest's registers are still in the context. */
 static const void *after_exit(struct dbt *d, enum next *next)
@@ -398,12 +414,15 @@ static const void *after_exit(struct dbt *d, enum next *next)
 		count(d, 1);
 	}
 	*next = NEXT_LOOK;
-	if (x.kind == EXIT_POLL || (x.kind != EXIT_VOID && d->mode & TBM_COUNT) ||
+	if (x.kind == EXIT_POLL ||
+	    (x.kind != EXIT_VOID && x.kind != EXIT_PLAIN && d->mode & TBM_COUNT) ||
 	    atomic_load_explicit(&ctx->poll, memory_order_relaxed) ||
 	    atomic_load_explicit(&d->cache->flushing, memory_order_relaxed))
 		return NULL;
 	sync_ac(d);
-	t = find_tb(d);
+	if (x.kind == EXIT_PLAIN)
+		return go_plain(d, next);
+	t = find_tb(d, d->mode);
 	if (!t) {
 		*next = NEXT_INTERP;
 		return NULL;
@@ -443,13 +462,13 @@ static bool run_code(struct dbt *d, enum next *next)
 	return false;
 }
 
-uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t write)
+uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t kind)
 {
 	uint8_t *page;
 	unsigned perm;
 
 	sync_ac(d);
-	perm = is_canonical(gva) ? tlb_plain(d->c, gva, write, &page) : 0;
+	perm = is_canonical(gva) ? tlb_plain(d->c, gva, kind == FILL_WRITE, &page) : 0;
 
 	fpu_choose(d);
 	if (!perm) {
@@ -458,6 +477,8 @@ uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t write)
 	}
 	d->stats.fills++;
 	space_fill(d, gva, page, perm);
+	if (kind == FILL_DIRTY && !(perm & PERM_W))
+		return 0;
 	return (uint64_t)(uintptr_t)page - (gva & ~(PAGE_SIZE - 1));
 }
 

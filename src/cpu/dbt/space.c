@@ -111,7 +111,9 @@ static void drop_jumps(struct space *s)
 {
 	if (!s->gs || !s->n_jumps)
 		return;
-	for (unsigned i = 0; i < s->n_jumps; i++)
+	if (s->n_jumps > MAX_JUMPS)
+		memset(jump_key(s, 0), 0, JUMP_SLOTS * sizeof(uint64_t));
+	for (unsigned i = 0; i < s->n_jumps && s->n_jumps <= MAX_JUMPS; i++)
 		*jump_key(s, s->jump[i]) = 0;
 	s->n_jumps = 0;
 	s->local_code = false;
@@ -139,9 +141,10 @@ void space_add_jump(struct dbt *d, uint64_t rip, uint64_t last, const void *code
 	struct space *s = d->now;
 	uint64_t bit, *word;
 
-	if (s->n_jumps == MAX_JUMPS)
-		drop_jumps(s);
-	s->jump[s->n_jumps++] = (uint16_t)rip;
+	if (s->n_jumps < MAX_JUMPS)
+		s->jump[s->n_jumps++] = (uint16_t)rip;
+	else
+		s->n_jumps = MAX_JUMPS + 1;
 	word = code_page_word(s, rip, &bit);
 	*word |= bit;
 	word = code_page_word(s, last, &bit);
@@ -319,7 +322,7 @@ static void on_flush(struct vcpu *c, bool global_too)
 /* Forget the jumps into some pages. */
 static void drop_jumps_of(struct space *s, gva_t gva, unsigned n_pages)
 {
-	if (s->n_jumps >= MAX_JUMPS) {
+	if (s->n_jumps > MAX_JUMPS) {
 		drop_jumps(s);
 		return;
 	}

@@ -376,14 +376,14 @@ void stubs_make(struct code_cache *k, uint64_t xcr0)
 	e_op_mem(&e, 0, 0, 0xff, 4, h_gs(CTX(fpu_load)));
 	make_enter(&e, s);
 	make_exit(&e, s);
-	s->fill[0] = make_call(&e, s, dbt_fill, 0);
-	s->fill[1] = make_call(&e, s, dbt_fill, 1);
+	for (unsigned n = 0; n < N_FILLS; n++)
+		s->fill[n] = make_call(&e, s, dbt_fill, n);
 	s->string = make_call(&e, s, dbt_string, 0);
 	for (unsigned n = 1; n < ARRAY_SIZE(s->cross); n++)
 		s->cross[n] = make_cross(&e, s, 1u << n);
 	s->end = (uint32_t)ALIGN_UP(emit_at(&e), 64u);
 	k->used = s->end;
-	k->cold_used = COLD_CODE;
+	k->cold_used = k->cold;
 }
 
 void fpu_choose(struct dbt *d)

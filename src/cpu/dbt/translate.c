@@ -40,8 +40,6 @@ static bool is_vector(const struct insn *i)
 	       i->op == OP_VZERO || i->op == OP_LDMXCSR || i->op == OP_STMXCSR;
 }
 
-typedef bool (*lower_fn)(struct tr *t, const struct insn *i);
-
 static bool lower_nop(struct tr *t, const struct insn *i)
 {
 	return true;
@@ -163,25 +161,26 @@ static lower_fn lowering(const struct insn *i)
 	}
 }
 
-/* Is the instruction one that we may lower in this mode, as far as can be told before? */
-static bool is_ours(const struct tr *t, const struct insn *i)
+/* What lowers the instruction in this mode; NULL if it is surely not for us. */
+static lower_fn find_lowering(const struct tr *t, const struct insn *i)
 {
+	lower_fn fn = lowering(i);
 	enum cpu_feature f = insn_table[i->id].feature;
 	unsigned need = vector_mode(i) | (is_x87(i) ? TBM_X87 : 0);
 
-	if (!lowering(i) || (need & t->t->mode) != need)
-		return false;
+	if (!fn || (need & t->t->mode) != need)
+		return NULL;
 	if (!t->k->has[f])
-		return false;
+		return NULL;
 	if (insn_table[i->id].attr & INSN_NEEDS_VL && i->vl < 64 && !t->k->has[FEAT_AVX512VL])
-		return false;
+		return NULL;
 	/* FLDCW may unmask exceptions. */
 	if (i->op == OP_X87 && i->opcode == 0xd9 && i->has_mem && (i->modrm >> 3 & 7) == 5)
-		return false;
+		return NULL;
 	for (unsigned n = 0; n < i->n_opds; n++)
 		if (i->opd[n].kind == OPD_SREG || i->opd[n].kind == OPD_VSIB)
-			return false;
-	return true;
+			return NULL;
+	return fn;
 }
 
 /* Does nothing ever go on behind i? */
@@ -209,7 +208,8 @@ static unsigned look_ahead(struct tr *t, unsigned at)
 		t->cut = r == DECODE_MORE;
 		if (r != DECODE_OK)
 			return MIN(at + INSN_MAX_LEN, (unsigned)PAGE_SIZE) - begin;
-		if (!is_ours(t, i)) {
+		t->fn[t->n_insns] = find_lowering(t, i);
+		if (!t->fn[t->n_insns]) {
 			t->stop = *i;
 			return at + i->len - begin;
 		}
@@ -239,7 +239,8 @@ static unsigned look_across(struct tr *t, unsigned at)
 	t->off[0] = (uint16_t)at;
 	if (decode(bytes, n + INSN_MAX_LEN, 8, i) != DECODE_OK)
 		return INSN_MAX_LEN;
-	if (is_ours(t, i)) {
+	t->fn[0] = find_lowering(t, i);
+	if (t->fn[0]) {
 		t->t->vec = is_vector(i);
 		t->t->x87 = is_x87(i);
 		t->n_insns = 1;
@@ -376,7 +377,7 @@ static void emit_cold(struct tr *t, const struct cold *c)
 		e_patch(e, c->from, emit_at(e));
 	switch (c->kind) {
 	case COLD_FILL:
-		call_numbered(t, c, t->k->stubs.fill[c->write]);
+		call_numbered(t, c, t->k->stubs.fill[c->fill]);
 		tr_reload_fpu(t);
 		e_jmp_to(e, c->back);
 		break;
@@ -549,13 +550,15 @@ static void body(struct tr *t)
 		bool saved = t->saved;
 
 		mark(t);
-		if (!lowering(i)(t, i)) {
+		groups_before(t);
+		if (!t->fn[t->at](t, i)) {
 			t->e.p = start;
 			t->n_cold = n_cold;
 			t->saved = saved;
 			hand_over(t);
 			return;
 		}
+		groups_after(t);
 		t->k->mark[t->k->n_marks - 1].saved = !touches_flags(i) && t->saved;
 		ends = leads_away(i);
 	}
@@ -604,6 +607,7 @@ struct tb *translate(struct dbt *d, const uint8_t *host, const uint8_t *host2, u
 	if (has_writers(t, t->page) || (t->page2 && has_writers(t, t->page2)))
 		return NULL;
 	find_flags(t);
+	groups_plan(t);
 	begin(t);
 	body(t);
 	emit_cold_part(t);

@@ -23,7 +23,8 @@ enum cold_kind {
 
 struct cold {
 	uint8_t kind;
-	bool write, noflags;
+	bool noflags;
+	uint8_t fill;	   /* COLD_FILL: enum fill_kind */
 	uint8_t log2, reg; /* COLD_CROSS: bytes; register with the address */
 	uint32_t from;	   /* offset of the rel32 that leads here */
 	uint32_t back;
@@ -32,6 +33,17 @@ struct cold {
 };
 
 #define MAX_COLD (TB_MAX_INSNS * 6 + 8)
+
+/* Accesses under one check; see group.c. lo, hi: bytes from the base's value at the check. */
+struct group {
+	uint8_t base;
+	bool write, write_first; /* some access, the first one */
+	bool keep;		 /* the addend is wanted again when S_ADD is lost */
+	uint8_t first, last;	 /* instructions */
+	int32_t lo, hi;
+};
+
+typedef bool (*lower_fn)(struct tr *t, const struct insn *i);
 
 struct tr {
 	struct dbt *d;
@@ -44,11 +56,16 @@ struct tr {
 	unsigned n_insns;
 	struct insn stop; /* what is not ours and ended it; op OP_INVALID for nothing */
 	struct insn insn[TB_MAX_INSNS];
+	lower_fn fn[TB_MAX_INSNS];
 	uint16_t off[TB_MAX_INSNS + 1];	 /* of each instruction in the page, and of what follows */
 	uint16_t need[TB_MAX_INSNS + 1]; /* flags wanted before each, and at the end */
 	unsigned at;			 /* the instruction at work */
 	bool x87_noted;			 /* ctx.x87_base is set */
 	bool saved;			 /* flags are in ctx.cc, not in the host's */
+	struct group group[MAX_GROUPS];
+	unsigned n_groups;
+	uint8_t member[TB_MAX_INSNS]; /* number of the group of its access + 1, or 0 */
+	const struct group *in_add;   /* whose addend is in S_ADD, or NULL */
 	struct cold cold[MAX_COLD];
 	unsigned n_cold;
 };
@@ -62,6 +79,11 @@ uint8_t tr_address(struct tr *t, const struct insn *i);
  * + S_ADD then. The host's flags are lost: t->saved says whether somebody wants them. exact: it
  * must be aligned, else the interpreter sees to it. */
 void tr_access(struct tr *t, uint8_t reg, unsigned size, bool write, bool exact);
+
+/* The host's flags are about to be lost: save them if somebody wants them. */
+void tr_lose_flags(struct tr *t);
+/* Load the table entry for the address in reg into S_ADD; host flag ZF says that there is none. */
+void tr_load_entry(struct tr *t, uint8_t reg, bool write);
 
 /* Does i read or write arithmetic flags, in the host's flags? */
 static inline bool touches_flags(const struct insn *i)
@@ -102,6 +124,19 @@ void tr_goto_far(struct tr *t, int32_t target);
 /* The cold half of a conditional branch that leaves the page. */
 void tr_far(struct tr *t, const struct cold *c);
 
+/* Pad so that the rel32 that stands n bytes ahead can be changed in one store. */
+void tr_align_rel32(struct emit *e, unsigned n);
+
+/* -- group.c ----------------------------------------------------------------------------------- */
+
+/* Find groups among the instructions that were looked ahead. */
+void groups_plan(struct tr *t);
+/* Is the access of the instruction at work a group's? Then its address plus S_ADD is the host's. */
+bool tr_member(struct tr *t);
+/* Around each instruction: follow what is in S_ADD. */
+void groups_before(struct tr *t);
+void groups_after(struct tr *t);
+
 /* -- lower_sys.c ------------------------------------------------------------------------------ */
 
 bool lower_cli(struct tr *t, const struct insn *i);
@@ -115,6 +150,14 @@ bool lower_string(struct tr *t, const struct insn *i); /* MOVS, STOS */
 bool lower_bit_memory(struct tr *t, const struct insn *i);
 
 /* -- translate.c ------------------------------------------------------------------------------ */
+
+/* Is operand n written? */
+static inline bool tr_is_written(const struct insn *i, unsigned n)
+{
+	uint32_t attr = insn_table[i->id].attr;
+
+	return (n == 0 && !(attr & INSN_NO_DST)) || (n == 1 && attr & INSN_OPD1_DST);
+}
 
 /* An instruction on x87 or MMX registers? */
 bool is_x87(const struct insn *i);

@@ -1,0 +1,331 @@
+/* Groups: accesses of one translation to places at fixed distances from one base register, under
+ * one check that they all lie in one page.
+ *
+ * The check asks the table for writes if any access of the group writes. It makes a page dirty only
+ * if the first access writes, since later ones may not come: where the entry is not there for it,
+ * or the group crosses pages, the translation is left for another one without groups (TBM_PLAIN).
+ * Between check and last access the entry may only end by what this vCPU does outside of translated
+ * code, or by STAC and CLAC, which end groups.
+ */
+#include "cpu/dbt/translate_internal.h"
+
+/* Bytes from the first to the last of a group: wider ones cross pages more often. */
+#define GROUP_SPAN 320
+/* While planning, tr.member says so + base of an access whose group is still open. */
+#define GROUP_OPEN 128
+
+struct access {
+	uint8_t base;
+	bool write;
+	uint16_t size;
+	int32_t off; /* from the base's value before the instruction */
+};
+
+/* -- What instructions do to registers --------------------------------------------------------- */
+
+static unsigned implicit_writes(const struct insn *i)
+{
+	switch (i->op) {
+	case OP_MUL:
+	case OP_IMUL:
+	case OP_DIV:
+	case OP_IDIV:
+	case OP_CWD:
+	case OP_CMPXCHG8B:
+	case OP_CMPXCHG16B: return 1u << REG_RAX | 1u << REG_RDX;
+	case OP_CBW:
+	case OP_CMPXCHG:
+	case OP_LAHF:
+	case OP_X87: return 1u << REG_RAX;
+	case OP_RDTSC:
+	case OP_RDTSCP: return 1u << REG_RAX | 1u << REG_RDX | 1u << REG_RCX;
+	case OP_MOVS:
+	case OP_STOS: return 1u << REG_RSI | 1u << REG_RDI | 1u << REG_RCX;
+	case OP_VEC: return 1u << REG_RCX; /* PCMPxSTRI */
+	case OP_LEAVE: return 1u << REG_RSP | 1u << REG_RBP;
+	case OP_STAC:
+	case OP_CLAC: return 0xffff;
+	default: return 0;
+	}
+}
+
+static unsigned written(const struct insn *i)
+{
+	unsigned regs = implicit_writes(i);
+
+	for (unsigned n = 0; n < i->n_opds; n++)
+		if ((i->opd[n].kind == OPD_GPR || i->opd[n].kind == OPD_GPRH) &&
+		    tr_is_written(i, n))
+			regs |= 1u << i->opd[n].reg;
+	return regs;
+}
+
+static bool is_reg64(const struct operand *o, unsigned reg)
+{
+	return o->kind == OPD_GPR && o->reg == reg && o->size == 8;
+}
+
+/* If all that i does to rSP is to add a constant, which one? regs: what it writes. */
+static bool moves_stack(const struct insn *i, unsigned regs, int32_t *by)
+{
+	int32_t imm = (int32_t)i->imm;
+
+	switch (i->op) {
+	case OP_PUSH:
+	case OP_PUSHF:
+	case OP_CALL:
+	case OP_CALL_IND: *by = -8; return i->opsize == 8;
+	case OP_POP:
+		*by = 8;
+		return i->opsize == 8 && i->opd[0].kind == OPD_GPR && i->opd[0].reg != REG_RSP;
+	case OP_ADD:
+	case OP_SUB:
+		*by = i->op == OP_ADD ? imm : -imm;
+		return is_reg64(&i->opd[0], REG_RSP) && i->opd[1].kind == OPD_IMM &&
+		       imm == (int16_t)imm;
+	case OP_LEA:
+		*by = (int32_t)i->disp;
+		return is_reg64(&i->opd[0], REG_RSP) && i->adsize == 8 && i->base == REG_RSP &&
+		       i->index == REG_ZERO && i->disp == (int16_t)i->disp;
+	default: *by = 0; return !(regs & 1u << REG_RSP);
+	}
+}
+
+/* -- Which accesses there are ------------------------------------------------------------------ */
+
+static bool stack_access(const struct insn *i, struct access *a)
+{
+	bool push = i->op == OP_PUSH || i->op == OP_CALL || i->op == OP_CALL_IND;
+
+	if (!push && i->op != OP_POP && i->op != OP_RET)
+		return false;
+	*a = (struct access){ .base = REG_RSP, .write = push, .size = 8, .off = push ? -8 : 0 };
+	return i->opsize == 8;
+}
+
+static bool operand_access(const struct tr *t, unsigned at, struct access *a)
+{
+	const struct insn *i = &t->insn[at];
+	unsigned size = 0;
+
+	if (!i->has_mem || i->adsize != 8 || i->seg == SEG_FS || i->seg == SEG_GS ||
+	    i->base >= REG_BLOCK || i->index != REG_ZERO || i->disp != (int16_t)i->disp ||
+	    t->fn[at] != lower_copy)
+		return false;
+	for (unsigned n = 0; n < i->n_opds; n++)
+		if (i->opd[n].kind == OPD_MEM)
+			size = i->opd[n].size;
+	*a = (struct access){ .base = i->base,
+			      .write = insn_table[i->id].attr & INSN_MEM_DST,
+			      .size = (uint16_t)size,
+			      .off = (int32_t)i->disp };
+	return size && !(size & (size - 1)) && size <= 64;
+}
+
+static bool access_of(const struct tr *t, unsigned at, struct access *a)
+{
+	return stack_access(&t->insn[at], a) || operand_access(t, at, a);
+}
+
+/* -- Planning ---------------------------------------------------------------------------------- */
+
+/* Does instruction n leave the addend in S_ADD if it is there before? */
+static bool is_quiet(const struct tr *t, unsigned n)
+{
+	const struct insn *i = &t->insn[n];
+
+	for (unsigned k = 0; k < i->n_opds; k++)
+		if ((i->opd[k].kind == OPD_GPR && host_reg[i->opd[k].reg] == H_NONE))
+			return false;
+	if (i->op == OP_PUSH)
+		return t->member[n] && i->opd[0].kind != OPD_MEM;
+	if (i->op == OP_POP || i->op == OP_NOP)
+		return i->op == OP_NOP || t->member[n];
+	if (i->op == OP_JCC)
+		return true;
+	if (is_x87(i) || t->fn[n] != lower_copy)
+		return false;
+	for (unsigned k = 0; k < i->n_opds; k++)
+		if (i->has_mem && i->opd[k].kind == OPD_GPR && i->opd[k].reg == REG_RCX)
+			return false; /* may be a count */
+	return !i->has_mem || t->member[n];
+}
+
+/* Does i lose S_ADD before it makes its group's access? */
+static bool loses_first(const struct insn *i)
+{
+	return i->op == OP_CALL_IND || (i->op == OP_PUSH && i->opd[0].kind == OPD_MEM);
+}
+
+/* The group at work for one base register. */
+struct open_group {
+	struct group g;
+	unsigned n_members;
+	int32_t moved; /* of the base since the first member */
+};
+
+/* Take the group into the plan if it is worth it. */
+static void close_group(struct tr *t, struct open_group *o)
+{
+	if (o->n_members >= 2 && t->n_groups < MAX_GROUPS) {
+		t->group[t->n_groups++] = o->g;
+		for (unsigned n = o->g.first; n <= o->g.last; n++)
+			if (t->member[n] == GROUP_OPEN + o->g.base)
+				t->member[n] = (uint8_t)t->n_groups;
+	} else {
+		for (unsigned n = o->g.first; n <= o->g.last && o->n_members; n++)
+			if (t->member[n] == GROUP_OPEN + o->g.base)
+				t->member[n] = 0;
+	}
+	o->n_members = 0;
+}
+
+static void add_member(struct tr *t, struct open_group *o, unsigned n, const struct access *a)
+{
+	int32_t lo = o->moved + a->off, hi = lo + a->size;
+
+	if (o->n_members && MAX(hi, o->g.hi) - MIN(lo, o->g.lo) > GROUP_SPAN)
+		close_group(t, o);
+	if (!o->n_members) {
+		o->moved = 0;
+		lo = a->off;
+		hi = lo + a->size;
+		o->g = (struct group){ .base = a->base,
+				       .write_first = a->write,
+				       .first = (uint8_t)n,
+				       .lo = lo,
+				       .hi = hi };
+	}
+	o->g.lo = MIN(lo, o->g.lo);
+	o->g.hi = MAX(hi, o->g.hi);
+	o->g.write |= a->write;
+	o->g.last = (uint8_t)n;
+	o->n_members++;
+	t->member[n] = (uint8_t)(GROUP_OPEN + a->base);
+}
+
+/* The instruction has run: which bases are not what they were? */
+static void follow(struct tr *t, struct open_group *open, const struct insn *i)
+{
+	unsigned regs = written(i);
+	int32_t by = 0;
+
+	if (i->op != OP_STAC && i->op != OP_CLAC && moves_stack(i, regs, &by)) {
+		open[REG_RSP].moved += by;
+		regs &= ~(1u << REG_RSP);
+	}
+	for (; regs; regs &= regs - 1)
+		if (open[__builtin_ctz(regs)].n_members)
+			close_group(t, &open[__builtin_ctz(regs)]);
+}
+
+void groups_plan(struct tr *t)
+{
+	struct open_group open[16];
+
+	t->n_groups = 0;
+	t->in_add = NULL;
+	memset(t->member, 0, t->n_insns);
+	if (t->t->mode & TBM_PLAIN || t->page2)
+		return;
+	for (unsigned base = 0; base < 16; base++)
+		open[base].n_members = 0;
+	for (unsigned n = 0; n < t->n_insns; n++) {
+		struct access a;
+
+		if (access_of(t, n, &a))
+			add_member(t, &open[a.base], n, &a);
+		follow(t, open, &t->insn[n]);
+	}
+	for (unsigned base = 0; base < 16; base++)
+		if (open[base].n_members)
+			close_group(t, &open[base]);
+	for (unsigned k = 0; k < t->n_groups; k++) {
+		struct group *g = &t->group[k];
+
+		for (unsigned n = g->first; n < g->last && !g->keep; n++)
+			g->keep |= !is_quiet(t, n) || (t->member[n] && t->member[n] != k + 1);
+		g->keep |= loses_first(&t->insn[g->last]);
+	}
+}
+
+/* -- Emitting ---------------------------------------------------------------------------------- */
+
+static uint32_t plain_exit(struct tr *t, uint32_t patch_at, uint8_t n_taken)
+{
+	uint32_t exit = tr_exit(t, EXIT_PLAIN, t->off[t->at]);
+
+	t->k->exit[exit].patch_at = patch_at;
+	t->k->exit[exit].n_taken = n_taken;
+	return exit;
+}
+
+/* What the first access does to its page comes true. */
+static uint8_t fill_of(const struct group *g)
+{
+	return g->write_first ? FILL_WRITE : g->write ? FILL_DIRTY : FILL_READ;
+}
+
+static void check(struct tr *t, const struct group *g)
+{
+	struct emit *e = &t->e;
+	uint8_t base = tr_reg(t, g->base, S_ADDR), reg = base;
+	uint32_t from;
+
+	tr_lose_flags(t);
+	if (g->lo) {
+		e_lea(e, S_ADDR, h_at(base, g->lo));
+		reg = S_ADDR;
+	}
+	if (g->hi - g->lo > 1) {
+		e_mov32(e, S_ADD, reg);
+		E_BYTES(e, 0x41, 0x81, 0xce); /* or r14d, */
+		e32(e, ~(uint32_t)(PAGE_SIZE - 1));
+		E_BYTES(e, 0x41, 0x81, 0xc6); /* add r14d, */
+		e32(e, (uint32_t)(g->hi - g->lo - 1));
+		tr_align_rel32(e, 2);
+		from = e_jcc(e, CC_JC);
+		tr_cold(t, (struct cold){ .kind = COLD_EXIT,
+					  .from = from,
+					  .exit = plain_exit(t, from, PLAIN_PATIENCE),
+					  .noflags = true });
+	}
+	tr_load_entry(t, reg, g->write);
+	tr_align_rel32(e, 2);
+	from = e_jcc(e, CC_JZ);
+	tr_cold(t, (struct cold){ .kind = COLD_FILL,
+				  .from = from,
+				  .back = emit_at(e),
+				  .exit = plain_exit(t, from, 0),
+				  .fill = fill_of(g),
+				  .reg = reg });
+	if (g->keep)
+		e_store(e, h_gs(CTX(group) + (int32_t)(g - t->group) * 8), S_ADD);
+}
+
+bool tr_member(struct tr *t)
+{
+	const struct group *g;
+
+	if (!t->member[t->at])
+		return false;
+	g = &t->group[t->member[t->at] - 1];
+	if (g->first == t->at)
+		check(t, g);
+	else if (t->in_add != g)
+		e_load(&t->e, S_ADD, h_gs(CTX(group) + (int32_t)(g - t->group) * 8));
+	t->in_add = g;
+	return true;
+}
+
+void groups_before(struct tr *t)
+{
+	if (!t->member[t->at] && !is_quiet(t, t->at))
+		t->in_add = NULL;
+}
+
+void groups_after(struct tr *t)
+{
+	if (!is_quiet(t, t->at))
+		t->in_add = NULL;
+}
