@@ -227,7 +227,7 @@ static void void_tb(struct code_cache *k, struct tb *t)
 		b = &(*b)->hash_next;
 	*b = t->hash_next;
 	cache_redirect(k, t->top, t->void_exit);
-	k->voided++;
+	atomic_fetch_add_explicit(&k->voided, 1, memory_order_relaxed);
 }
 
 void cache_void_page(void *cache, struct page_state *ps)

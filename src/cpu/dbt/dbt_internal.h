@@ -64,6 +64,9 @@ struct dbt_ctx {
 	uint64_t x87_base;     /* ctx.base of the last translation that used them */
 	uint64_t keep[2];      /* registers that loading them needs */
 	struct vcpu_fpu *fpu;
+	uint64_t host_sp;	    /* the C stack's, while code runs */
+	uint64_t sp;		    /* of the stack that code runs on, while it does not */
+	uint64_t sp_top, sp_limit;  /* where that is empty, and full */
 	uint64_t group[MAX_GROUPS]; /* addends of groups of accesses (group.c) */
 };
 
@@ -110,6 +113,28 @@ struct space {
 	unsigned n_jumps;		      /* above MAX_JUMPS: jump does not hold all */
 	uint64_t code_pages[CODE_PAGE_WORDS]; /* hashed set of pages the jump cache leads to */
 	bool local_code;		      /* a jump leads to a page that is not global */
+};
+
+/* -- Stacks ----------------------------------------------------------------------------------- */
+
+/* Translated code runs on a stack of its own, one for the kernel and one for each user space. A
+ * guest's CALL pushes the guest's return address and calls; its RET returns, and what it returns to
+ * compares. So it may hold more or less than the guest's own stack: see stubs.mismatch. Above the
+ * top are some entries that lead to stubs.empty. C that code calls runs on it too, and signals.
+ */
+#define N_STACKS      (1 + N_USER_SPACES)
+#define STACK_BYTES   (192 * 1024u)
+#define STACK_CALLS   2048u /* then it is emptied */
+#define STACK_PADDING 8u    /* entries above the top */
+
+struct stack_entry {
+	uint64_t code, rip;
+};
+
+struct code_stack {
+	struct stack_entry *top;
+	uint64_t sp;
+	bool lost; /* what it leads to is not valid any more */
 };
 
 /* -- Translations ----------------------------------------------------------------------------- */
@@ -209,6 +234,9 @@ struct stubs {
 	uint32_t fill[N_FILLS]; /* RCX = gva -> R14 = addend */
 	uint32_t string;	/* RCX = what dbt_string() takes */
 	uint32_t cross[7];	/* RCX = gva of 2^n bytes: comes back if they lie in one page */
+	uint32_t lookup;   /* go to RIP R14 by the jump cache; else take the exit in ctx.exit */
+	uint32_t empty;	   /* returned to by an empty stack */
+	uint32_t mismatch; /* [RSP] is not R14 */
 	uint32_t fpu_load, x87_load;
 	uint32_t load_xmm, load_ymm, load_zmm, save_any;
 	uint32_t end;
@@ -235,7 +263,8 @@ struct code_cache {
 	bool has[N_CPU_FEATURES]; /* constant: what the model has, and the host */
 	_Atomic bool flushing;
 	_Atomic uint64_t epoch; /* counts flushes */
-	uint64_t flushes, voided;
+	uint64_t flushes;
+	_Atomic uint64_t voided;
 	FILE *perf_map; /* owned; show.c's */
 };
 
@@ -246,6 +275,10 @@ struct dbt {
 	struct vcpu *c;
 	struct code_cache *cache;
 	struct space space[N_CPU_SPACES];
+	uint8_t *stacks; /* N_STACKS times STACK_BYTES; owned */
+	struct code_stack stack[N_STACKS];
+	struct code_stack *stack_now; /* whose sp is in the context */
+	uint64_t void_seen;	      /* cache.voided when stacks were looked at */
 	struct space *now;	      /* whose GS base is set; NULL before the first */
 	uint64_t clock;		      /* counts switches of spaces */
 	uint64_t epoch;		      /* of the cache that the jump caches are of */
@@ -303,6 +336,21 @@ const void *space_jump(const struct dbt *d, uint64_t rip);
 void space_add_jump(struct dbt *d, uint64_t rip, uint64_t last, const void *code, bool global);
 /* Forget all jumps, in every space. */
 void spaces_drop_jumps(struct dbt *d);
+
+/* -- stack.c ---------------------------------------------------------------------------------- */
+
+int stacks_init(struct dbt *d, struct err *err);
+/* With the routines made: what stands above the tops. */
+void stacks_fill(struct dbt *d);
+void stacks_fini(struct dbt *d);
+/* Forget what the stack of the space leads to; of all. */
+void stack_drop(struct dbt *d, const struct space *s);
+void stacks_drop(struct dbt *d);
+/* Put the stack of the space that is selected in place, and take it out. */
+void stack_load(struct dbt *d);
+void stack_store(struct dbt *d);
+/* Before code is entered again: do away with what is not valid any more. */
+void stack_check(struct dbt *d);
 
 /* -- cache.c ---------------------------------------------------------------------------------- */
 

@@ -224,6 +224,13 @@ static inline uint32_t e_jmp(struct emit *e)
 	return emit_at(e) - 4;
 }
 
+static inline uint32_t e_call(struct emit *e)
+{
+	e8(e, 0xe8);
+	e32(e, 0);
+	return emit_at(e) - 4;
+}
+
 static inline uint32_t e_jcc(struct emit *e, unsigned cond)
 {
 	e8(e, 0x0f);

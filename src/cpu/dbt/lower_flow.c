@@ -121,30 +121,49 @@ static bool may_link(const struct tr *t)
 	return !(t->t->mode & TBM_COUNT);
 }
 
-/* To the RIP in S_ADD, by the jump cache, with flags in ctx.cc. undo: what the branch has added to
- * rSP, for one that turns out to fault. */
-static void go_indirect(struct tr *t, int8_t undo)
+static uint32_t lookup_exit(struct tr *t, int8_t undo)
 {
-	struct hmem key = { .base = H_NONE, .index = S_ADDR, .scale = 3, .gs = true };
-	struct emit *e = &t->e;
 	uint32_t exit = tr_exit(t, EXIT_LOOKUP, t->off[t->at]);
 
 	t->k->exit[exit].undo = undo;
+	return exit;
+}
+
+/* Digits of FF. */
+enum { BY_CALL = 2, BY_JMP = 4 };
+
+/* To the RIP in S_ADD, by the jump cache, with flags in ctx.cc. undo: what the branch has added to
+ * rSP, for one that turns out to fault. Returns the place in t->cold of the way out. */
+static unsigned go_cached(struct tr *t, int8_t undo, unsigned how)
+{
+	struct hmem key = { .base = H_NONE, .index = S_ADDR, .scale = 3, .gs = true };
+	struct cold miss = { .kind = COLD_MISS, .exit = lookup_exit(t, undo) };
+	struct emit *e = &t->e;
+
 	if (!t->saved)
 		tr_save_flags(t);
+	t->saved = true;
 	if (!may_link(t)) {
-		tr_cold(t, (struct cold){ .kind = COLD_MISS, .from = e_jmp(e), .exit = exit });
-		return;
+		miss.from = e_jmp(e);
+		tr_cold(t, miss);
+		return t->n_cold - 1;
 	}
 	key.disp = JUMP_KEYS;
 	e_op_reg(e, 0, 1, 0xb7, S_ADDR, S_ADD); /* movzx ecx, r14w */
 	e_load(e, S_ADDR, key);
 	e_lea(e, S_ADDR, h_sum(S_ADDR, S_ADD));
 	E_BYTES(e, 0xe3, 0x05); /* jrcxz */
-	tr_cold(t, (struct cold){ .kind = COLD_MISS, .from = e_jmp(e), .exit = exit });
+	miss.from = e_jmp(e);
+	tr_cold(t, miss);
 	e_op_reg(e, 0, 1, 0xb7, S_ADDR, S_ADD);
 	key.disp = JUMP_CODE;
-	e_op_mem(e, 0, 0, 0xff, 4, key);
+	e_op_mem(e, 0, 0, 0xff, how, key);
+	return t->n_cold - 1;
+}
+
+static void go_indirect(struct tr *t, int8_t undo)
+{
+	go_cached(t, undo, BY_JMP);
 }
 
 static void load_rip(struct tr *t, int32_t off)
@@ -240,22 +259,70 @@ bool lower_jcc(struct tr *t, const struct insn *i)
 
 /* -- Calls ------------------------------------------------------------------------------------ */
 
+/* Push the return address, also on the code's stack (dbt_internal.h), with flags in ctx.cc. */
 static void push_return(struct tr *t)
 {
 	struct emit *e = &t->e;
+	uint32_t from;
 
 	push_check_into(t);
 	load_rip(t, tr_next_off(t));
 	e_store(e, h_at(S_ADDR, 0), S_ADD);
 	push_done(t);
+	if (!may_link(t))
+		return;
+	if (!t->saved)
+		tr_save_flags(t);
+	t->saved = true;
+	e_op_mem(e, 1, 0, 0x3b, H_RSP, h_gs(CTX(sp_limit))); /* cmp rsp, */
+	from = e_jcc(e, CC_JC);
+	tr_cold(t, (struct cold){ .kind = COLD_STACK, .from = from, .back = emit_at(e) });
+	E_BYTES(e, 0x41, 0x56); /* push r14 */
+}
+
+/* Where a call comes back to, with RIP in S_ADD and flags in ctx.cc. */
+static void return_site(struct tr *t)
+{
+	struct emit *e = &t->e;
+
+	e_op_mem(e, 1, 0, 0x3b, S_ADD, h_at(H_RSP, 0)); /* cmp r14, [rsp] */
+	e_patch(e, e_jcc(e, CC_JNZ), t->k->stubs.mismatch);
+	E_BYTES(e, 0x48, 0x83, 0xc4, 8); /* add rsp, 8 */
+	e_lea(e, S_ADDR, h_at(S_ADD, -(int32_t)tr_next_off(t)));
+	e_store(e, h_gs(CTX(base)), S_ADDR);
+	tr_goto(t, tr_next_off(t));
+}
+
+/* Call the RIP in S_ADD. */
+static void call_cached(struct tr *t, int8_t undo)
+{
+	unsigned miss = go_cached(t, undo, BY_CALL);
+
+	if (!may_link(t))
+		return;
+	t->cold[miss].kind = COLD_MISS_CALL;
+	t->cold[miss].back = emit_at(&t->e);
+	return_site(t);
 }
 
 bool lower_call(struct tr *t, const struct insn *i)
 {
+	int32_t target = tr_target(t, i);
+	struct emit *e = &t->e;
+
 	if (i->opsize != 8)
 		return false;
 	push_return(t);
-	tr_goto(t, tr_target(t, i));
+	if (!may_link(t)) {
+		tr_goto(t, target);
+	} else if (in_page(target)) {
+		tr_align_rel32(e, 1);
+		aim(t, e_call(e), target);
+		return_site(t);
+	} else {
+		load_rip(t, target);
+		call_cached(t, 0);
+	}
 	return true;
 }
 
@@ -296,7 +363,7 @@ bool lower_call_ind(struct tr *t, const struct insn *i)
 	t->in_add = NULL;
 	push_return(t);
 	e_load(&t->e, S_ADD, h_gs(CTX(val)));
-	go_indirect(t, -8);
+	call_cached(t, -8);
 	return true;
 }
 
@@ -306,11 +373,20 @@ bool lower_ret(struct tr *t, const struct insn *i)
 
 	if (i->opsize != 8 || extra > 100)
 		return false;
+	struct emit *e = &t->e;
 	struct hmem from = pop_check(t);
 
-	e_load(&t->e, S_ADD, from);
-	e_lea(&t->e, H_GUEST_RSP, h_at(H_GUEST_RSP, (int32_t)(8 + extra)));
-	go_indirect(t, (int8_t)(8 + extra));
+	e_load(e, S_ADD, from);
+	e_lea(e, H_GUEST_RSP, h_at(H_GUEST_RSP, (int32_t)(8 + extra)));
+	if (!may_link(t)) {
+		go_indirect(t, (int8_t)(8 + extra));
+		return true;
+	}
+	if (!t->saved)
+		tr_save_flags(t);
+	e_op_mem(e, 0, 0, 0xc7, 0, h_gs(CTX(exit))); /* mov dword gs:[exit], */
+	e32(e, lookup_exit(t, (int8_t)(8 + extra)));
+	e8(e, 0xc3);
 	return true;
 }
 

@@ -265,6 +265,7 @@ static void load_ctx(struct dbt *d)
 	x->gs[0] = (uint64_t)(uintptr_t)d->space[SPACE_KERNEL].gs;
 	x->gs[1] = (uint64_t)(uintptr_t)d->space[SPACE_KERNEL_AC].gs;
 	fpu_choose(d);
+	stack_load(d);
 }
 
 /* STAC and CLAC are done by code: let the vCPU follow. */
@@ -285,6 +286,7 @@ static void store_ctx(struct dbt *d)
 	struct vcpu *c = d->c;
 
 	copy_words(c->gpr, x->gpr);
+	stack_store(d);
 	c->cc = x->cc & CC_MASK;
 	if (x->x87_saved)
 		fix_x87_pointers(d);
@@ -435,11 +437,28 @@ static const void *after_exit(struct dbt *d, enum next *next)
 	return d->mode & TBM_COUNT ? NULL : code;
 }
 
+/* Run code until it takes an exit. Neither in nor out by CALL and RET, so that the host goes on to
+ * predict where the code's own RETs lead.
+ */
+static void enter(struct dbt *d, const void *code)
+{
+	const void *stub = code_at(d->cache, d->cache->stubs.enter);
+	register const void *to __asm__("rdi") = code;
+
+	__asm__ volatile("sub $128, %%rsp\n\t" /* the red zone */
+			 "lea 1f(%%rip), %%rax\n\t"
+			 "push %%rax\n\t"
+			 "jmp *%1\n"
+			 "1: add $128, %%rsp"
+			 : "+r"(to), "+c"(stub)
+			 :
+			 : "rax", "rdx", "rsi", "r8", "r9", "r10", "r11", "memory", "cc");
+}
+
 /* Run translated code from c->rip on; false if there is none. */
 static bool run_code(struct dbt *d, enum next *next)
 {
 	struct code_cache *k = d->cache;
-	void (*go)(const void *) = (void (*)(const void *))(uintptr_t)code_at(k, k->stubs.enter);
 	const void *code;
 
 	/* From here on the cache is not flushed under us. */
@@ -450,8 +469,9 @@ static bool run_code(struct dbt *d, enum next *next)
 		codetrap_enter(k->code.rx, k->code.len, on_trap, d);
 		do {
 			d->ctx->rip = d->c->rip;
+			stack_check(d);
 			d->stats.enters++;
-			go(code);
+			enter(d, code);
 			code = after_exit(d, next);
 		} while (code);
 		store_ctx(d);
@@ -536,6 +556,7 @@ static void dbt_fini(struct vcpu *c)
 	c->tlb_watch = NULL;
 	cache_leave(d);
 	spaces_fini(d);
+	stacks_fini(d);
 	free(d);
 	c->engine_state = NULL;
 	interp_detach(c);
@@ -554,12 +575,15 @@ static int dbt_init(struct vcpu *c, struct err *err)
 	if (ret == 0)
 		ret = spaces_init(d, err);
 	if (ret == 0)
+		ret = stacks_init(d, err);
+	if (ret == 0)
 		ret = cache_join(d, err);
 	c->engine_state = d;
 	if (ret < 0) {
 		dbt_fini(c);
 		return ret;
 	}
+	stacks_fill(d);
 	d->ctx->self = d;
 	d->ctx->fpu = &c->fpu;
 	d->ctx->fpu_out = d->ctx->x87_out = 1;

@@ -107,8 +107,9 @@ static uint64_t *code_page_word(struct space *s, gva_t gva, uint64_t *bit)
 	return &s->code_pages[h >> 48 & (CODE_PAGE_WORDS - 1)];
 }
 
-static void drop_jumps(struct space *s)
+static void drop_jumps(struct dbt *d, struct space *s)
 {
+	stack_drop(d, s);
 	if (!s->gs || !s->n_jumps)
 		return;
 	if (s->n_jumps > MAX_JUMPS)
@@ -124,7 +125,7 @@ static void drop_jumps(struct space *s)
 void spaces_drop_jumps(struct dbt *d)
 {
 	for (unsigned i = 0; i < N_CPU_SPACES; i++)
-		drop_jumps(&d->space[i]);
+		drop_jumps(d, &d->space[i]);
 }
 
 const void *space_jump(const struct dbt *d, uint64_t rip)
@@ -163,7 +164,7 @@ static void clear_entry(const struct space *s, uint32_t index)
 		*entry_write(s, index) = 0;
 }
 
-static void wipe(struct space *s)
+static void wipe(struct dbt *d, struct space *s)
 {
 	if (!s->gs)
 		return;
@@ -176,11 +177,11 @@ static void wipe(struct space *s)
 	}
 	s->n_fills = s->n_local = 0;
 	s->lost = false;
-	drop_jumps(s);
+	drop_jumps(d, s);
 }
 
 /* Forget what is not global. */
-static void wipe_local(struct space *s)
+static void wipe_local(struct dbt *d, struct space *s)
 {
 	if (!s->gs)
 		return;
@@ -188,7 +189,7 @@ static void wipe_local(struct space *s)
 		clear_entry(s, s->local[i]);
 	s->n_local = 0;
 	if (s->local_code)
-		drop_jumps(s);
+		drop_jumps(d, s);
 }
 
 static int by_index(const void *a, const void *b)
@@ -231,7 +232,7 @@ void space_fill(struct dbt *d, gva_t gva, uint8_t *page, unsigned perm)
 
 	if (s < &d->space[SPACE_USER] && !(perm & PERM_G)) {
 		if (s->n_local == MAX_LOCAL)
-			wipe_local(s);
+			wipe_local(d, s);
 		s->local[s->n_local++] = index;
 	}
 	/* What differs stands for another page: the same place in other 16 TiB. */
@@ -258,7 +259,7 @@ static struct space *user_space(struct dbt *d, uint64_t asid)
 		if (s->used < oldest->used)
 			oldest = s;
 	}
-	wipe(oldest);
+	wipe(d, oldest);
 	oldest->asid = asid;
 	return oldest;
 }
@@ -312,18 +313,19 @@ static void on_flush(struct vcpu *c, bool global_too)
 
 	for (unsigned i = 0; i < N_CPU_SPACES; i++) {
 		if (global_too || i >= SPACE_USER)
-			wipe(&d->space[i]);
+			wipe(d, &d->space[i]);
 		else
-			wipe_local(&d->space[i]);
+			wipe_local(d, &d->space[i]);
 		d->space[i].asid = 0;
 	}
 }
 
 /* Forget the jumps into some pages. */
-static void drop_jumps_of(struct space *s, gva_t gva, unsigned n_pages)
+static void drop_jumps_of(struct dbt *d, struct space *s, gva_t gva, unsigned n_pages)
 {
+	stack_drop(d, s);
 	if (s->n_jumps > MAX_JUMPS) {
-		drop_jumps(s);
+		drop_jumps(d, s);
 		return;
 	}
 	for (unsigned i = 0; i < s->n_jumps; i++) {
@@ -335,7 +337,7 @@ static void drop_jumps_of(struct space *s, gva_t gva, unsigned n_pages)
 	}
 }
 
-static void forget_pages(struct space *s, gva_t gva, unsigned n_pages)
+static void forget_pages(struct dbt *d, struct space *s, gva_t gva, unsigned n_pages)
 {
 	uint32_t index = (uint32_t)(gva >> PAGE_SHIFT);
 	bool code = false;
@@ -350,7 +352,7 @@ static void forget_pages(struct space *s, gva_t gva, unsigned n_pages)
 		code |= *word & bit;
 	}
 	if (code)
-		drop_jumps_of(s, gva, n_pages);
+		drop_jumps_of(d, s, gva, n_pages);
 }
 
 static void on_flush_pages(struct vcpu *c, gva_t gva, unsigned n_pages)
@@ -359,15 +361,15 @@ static void on_flush_pages(struct vcpu *c, gva_t gva, unsigned n_pages)
 
 	for (unsigned i = 0; i < N_CPU_SPACES; i++)
 		if (d->space[i].gs && (d->space[i].n_fills || d->space[i].n_jumps))
-			forget_pages(&d->space[i], gva, n_pages);
+			forget_pages(d, &d->space[i], gva, n_pages);
 }
 
 static void on_switched(struct vcpu *c)
 {
 	struct dbt *d = dbt_of(c);
 
-	wipe_local(&d->space[SPACE_KERNEL]);
-	wipe_local(&d->space[SPACE_KERNEL_AC]);
+	wipe_local(d, &d->space[SPACE_KERNEL]);
+	wipe_local(d, &d->space[SPACE_KERNEL_AC]);
 }
 
 static void on_drop_writes(struct vcpu *c, const uint8_t *page)

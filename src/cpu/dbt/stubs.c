@@ -266,7 +266,8 @@ static void make_enter(struct emit *e, struct stubs *s)
 	s->enter = emit_at(e);
 	for (unsigned i = 0; i < ARRAY_SIZE(callee_saved); i++)
 		push(e, callee_saved[i]);
-	add_rsp(e, -8);
+	e_store(e, h_gs(CTX(host_sp)), H_RSP);
+	e_load(e, H_RSP, h_gs(CTX(sp)));
 	e_store(e, h_gs(CTX(code)), H_RDI);
 	e_load32(e, H_RAX, h_gs(CTX(cc)));
 	E_BYTES(e, 0x04, CC_INTO_FLAGS, 0x9e); /* add al, ..; sahf */
@@ -275,11 +276,11 @@ static void make_enter(struct emit *e, struct stubs *s)
 	e_op_mem(e, 0, 0, 0xff, 4, h_gs(CTX(code))); /* jmp */
 }
 
-/* pop rcx; mov ecx, [rcx + disp]; mov gs:[exit], ecx */
-static void take_number(struct emit *e, int8_t disp)
+/* The number that stands before the call that has led here. */
+static void take_number(struct emit *e)
 {
 	pop(e, H_RCX);
-	e_load32(e, H_RCX, h_at(H_RCX, disp));
+	e_load32(e, H_RCX, h_at(H_RCX, -9)); /* the call is 5 bytes, the number 4 */
 	e_store32(e, h_gs(CTX(exit)), H_RCX);
 }
 
@@ -288,7 +289,7 @@ static void make_exit(struct emit *e, struct stubs *s)
 	uint32_t tail;
 
 	s->exit = emit_at(e);
-	take_number(e, 0);
+	e_store32(e, h_gs(CTX(exit)), H_RCX);
 	s->exit_trap = emit_at(e);
 	e_store(e, h_gs(CTX_GPR(REG_RAX)), H_RAX);
 	E_BYTES(e, 0x9f, 0x0f, 0x90, 0xc0);    /* lahf; seto al */
@@ -297,12 +298,14 @@ static void make_exit(struct emit *e, struct stubs *s)
 	tail = emit_at(e);
 	move_gprs(e, true, false);
 	save_fpu_if_in(e, s);
-	add_rsp(e, 8);
+	e_store(e, h_gs(CTX(sp)), H_RSP);
+	e_load(e, H_RSP, h_gs(CTX(host_sp)));
 	for (unsigned i = ARRAY_SIZE(callee_saved); i-- > 0;)
 		pop(e, callee_saved[i]);
-	e8(e, 0xc3);
+	pop(e, H_RCX); /* not RET: see run.c, enter() */
+	E_BYTES(e, 0xff, 0xe1);
 	s->exit_noflags = emit_at(e);
-	take_number(e, 0);
+	e_store32(e, h_gs(CTX(exit)), H_RCX);
 	s->leave = emit_at(e);
 	e_store(e, h_gs(CTX_GPR(REG_RAX)), H_RAX);
 	e_jmp_to(e, tail);
@@ -334,10 +337,49 @@ static uint32_t make_call(struct emit *e, struct stubs *s,
 	fail = short_jump(e, JZ);
 	e8(e, 0xc3);
 	land(e, fail);
-	/* The call is 5 bytes, the number 4. */
-	take_number(e, -9);
+	take_number(e);
 	e_jmp_to(e, s->leave);
 	return at;
+}
+
+static void make_lookup(struct emit *e, struct stubs *s)
+{
+	struct hmem slot = { .base = H_NONE, .index = H_RCX, .scale = 3, .gs = true };
+	uint8_t *miss;
+
+	s->empty = emit_at(e);
+	e_load(e, H_RSP, h_gs(CTX(sp_top)));
+	s->lookup = emit_at(e);
+	e_op_reg(e, 0, 1, 0xb7, H_RCX, H_R14); /* movzx ecx, r14w */
+	slot.disp = JUMP_KEYS;
+	e_load(e, H_RCX, slot);
+	e_op_reg(e, 1, 0, 0x03, H_RCX, H_R14); /* add rcx, r14 */
+	miss = short_jump(e, JNZ);
+	e_op_reg(e, 0, 1, 0xb7, H_RCX, H_R14);
+	slot.disp = JUMP_CODE;
+	e_op_mem(e, 0, 0, 0xff, 4, slot);
+	land(e, miss);
+	e_store(e, h_gs(CTX(rip)), H_R14);
+	e_jmp_to(e, s->leave);
+}
+
+/* The entry whose code we are in is not the one. If the right one is not far behind, what is before
+ * it was left without a RET; else this RET has had no CALL that we know of, and the entry stays.
+ */
+static void make_mismatch(struct emit *e, struct stubs *s)
+{
+	s->mismatch = emit_at(e);
+	for (unsigned n = 1; n <= 3; n++) {
+		uint8_t *no;
+
+		e_op_mem(e, 1, 0, 0x3b, H_R14, h_at(H_RSP, (int32_t)n * 16)); /* cmp r14, */
+		no = short_jump(e, JNZ);
+		add_rsp(e, (int8_t)(n * 16 - 8));
+		e8(e, 0xc3);
+		land(e, no);
+	}
+	add_rsp(e, -8);
+	e_jmp_to(e, s->lookup);
 }
 
 /* Called with RCX = gva like the routines above. */
@@ -354,7 +396,7 @@ static uint32_t make_cross(struct emit *e, const struct stubs *s, unsigned size)
 	fail = short_jump(e, JNZ);
 	e8(e, 0xc3);
 	land(e, fail);
-	take_number(e, -9);
+	take_number(e);
 	e_jmp_to(e, s->leave);
 	return at;
 }
@@ -378,6 +420,8 @@ void stubs_make(struct code_cache *k, uint64_t xcr0)
 	make_exit(&e, s);
 	for (unsigned n = 0; n < N_FILLS; n++)
 		s->fill[n] = make_call(&e, s, dbt_fill, n);
+	make_lookup(&e, s);
+	make_mismatch(&e, s);
 	s->string = make_call(&e, s, dbt_string, 0);
 	for (unsigned n = 1; n < ARRAY_SIZE(s->cross); n++)
 		s->cross[n] = make_cross(&e, s, 1u << n);

@@ -335,8 +335,8 @@ uint32_t tr_exit(struct tr *t, enum exit_kind kind, uint16_t off)
 
 void tr_take_exit(struct tr *t, uint32_t exit, bool noflags)
 {
-	e_call_to(&t->e, noflags ? t->k->stubs.exit_noflags : t->k->stubs.exit);
-	e32(&t->e, exit);
+	e_mov_imm(&t->e, S_ADDR, exit);
+	e_jmp_to(&t->e, noflags ? t->k->stubs.exit_noflags : t->k->stubs.exit);
 }
 
 void tr_cold(struct tr *t, struct cold c)
@@ -393,6 +393,14 @@ static void emit_cold(struct tr *t, const struct cold *c)
 		e_call_to(e, t->k->stubs.x87_load);
 		e_jmp_to(e, c->back);
 		break;
+	case COLD_STACK:
+		e_load(e, H_RSP, h_gs(CTX(sp_top)));
+		e_jmp_to(e, c->back);
+		break;
+	case COLD_MISS_CALL:
+		E_BYTES(e, 0xe8, 5, 0, 0, 0); /* call over the next */
+		e_jmp_to(e, c->back);
+		/* fall through */
 	case COLD_MISS:
 		e_store(e, h_gs(CTX(rip)), S_ADD);
 		tr_take_exit(t, c->exit, true);

@@ -11,14 +11,16 @@
 
 /* Code that stands behind the block, since it is rarely run. */
 enum cold_kind {
-	COLD_FILL,  /* get the addend, then back */
-	COLD_CROSS, /* unaligned: back unless it crosses a page */
-	COLD_EXIT,  /* leave by exit */
-	COLD_FPU,   /* load the vector registers, then back */
-	COLD_X87,   /* load the x87 registers, then back */
-	COLD_HOST,  /* entry with flags in the host's: save them, then to the top */
-	COLD_MISS,  /* an indirect jump's target is not at hand */
-	COLD_FAR,   /* a conditional branch to another page */
+	COLD_FILL,	/* get the addend, then back */
+	COLD_CROSS,	/* unaligned: back unless it crosses a page */
+	COLD_EXIT,	/* leave by exit */
+	COLD_FPU,	/* load the vector registers, then back */
+	COLD_X87,	/* load the x87 registers, then back */
+	COLD_HOST,	/* entry with flags in the host's: save them, then to the top */
+	COLD_MISS,	/* an indirect jump's target is not at hand */
+	COLD_MISS_CALL, /* the same for a call, which comes back to back */
+	COLD_STACK,	/* the code's stack is full: empty it, then back */
+	COLD_FAR,	/* a conditional branch to another page */
 };
 
 struct cold {
