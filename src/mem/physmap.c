@@ -167,11 +167,15 @@ bool physmap_stored(struct physmap *pm, const uint8_t *p, uint64_t len)
 		return false;
 	/* In this order: who decodes reads code_gen first and sets its lines after, so either its
 	 * lines survive this or its generation is already the old one. */
-	atomic_store(&ps->code_lines, 0);
+	if (atomic_fetch_add(&ps->code_hits, 1) >= PAGE_CODE_HITS) {
+		atomic_store(&ps->code_hits, 0);
+		lines = ~0ull;
+	}
+	atomic_fetch_and(&ps->code_lines, ~lines);
 	atomic_fetch_add(&ps->code_gen, 1);
 	atomic_fetch_add_explicit(&pm->code_drops, 1, memory_order_relaxed);
 	if (pm->on_code_hit)
-		pm->on_code_hit(pm->on_code_hit_arg, ps);
+		pm->on_code_hit(pm->on_code_hit_arg, ps, lines);
 	return true;
 }
 

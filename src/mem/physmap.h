@@ -31,15 +31,21 @@ struct err;
  * if that is 0. (2) Who decodes code from a page sets code_lines first, and must compare the
  * bytes again at every use for as long as writers has another vCPU's bit, since that one may
  * store unseen; it asks that vCPU to drop its shortcut (vcpu.drop_ring). (3) A store that hits
- * code_lines clears them and counts code_gen up: all code decoded from the page before is void.
- * (4) Who leaves writers counts code_gen up first, for what was decoded while it stored unseen.
+ * code_lines clears those, or all, and counts code_gen up: code decoded from these lines is void,
+ * and who does not know of lines takes all code of the page for void. (4) Who leaves writers counts
+ * code_gen up first, for what was decoded while it stored unseen.
  */
 struct page_state {
 	_Atomic uint64_t code_lines; /* bit n: bytes [64n, 64n+64) were decoded as code */
 	_Atomic uint64_t writers;    /* bit n: vCPU n may store with no notice */
 	_Atomic uint32_t code_gen;   /* counts stores that hit decoded code */
 	_Atomic uint8_t dirty;	     /* set by every store since the dirty log last read it */
+	_Atomic uint8_t code_hits;   /* stores that hit code since code_lines was cleared whole */
 };
+
+/* Stores that hit code of a page clear what they hit; so many of them, and the page is taken for
+ * data from then on: all of its lines are cleared. */
+#define PAGE_CODE_HITS 16
 
 struct phys_region {
 	gpa_t base;
@@ -58,9 +64,9 @@ struct physmap {
 	int ram_fd;		  /* memfd behind it; owned */
 	struct page_state *pages; /* one for each page of ram; owned */
 	uint64_t a20_mask;	  /* ~0, or ~BIT(20) while the A20 gate is shut */
-	/* Called after a store has hit code of the page, by any thread; NULL for nobody. Set while
-	 * no vCPU runs. */
-	void (*on_code_hit)(void *arg, struct page_state *ps);
+	/* Called after a store has hit code of the page, with the lines that are cleared, by any
+	 * thread; NULL for nobody. Set while no vCPU runs. */
+	void (*on_code_hit)(void *arg, struct page_state *ps, uint64_t lines);
 	void *on_code_hit_arg;
 	_Atomic uint64_t code_drops; /* counts code_gen bumps of all pages, for statistics */
 };

@@ -118,7 +118,7 @@ int cache_join(struct dbt *d, struct err *err)
 		if (ret < 0)
 			return ret;
 		codetrap_install();
-		c->pm->on_code_hit = cache_void_page;
+		c->pm->on_code_hit = cache_void_lines;
 		c->pm->on_code_hit_arg = k;
 	}
 	k->n_users++;
@@ -230,15 +230,31 @@ static void void_tb(struct code_cache *k, struct tb *t)
 	atomic_fetch_add_explicit(&k->voided, 1, memory_order_relaxed);
 }
 
-void cache_void_page(void *cache, struct page_state *ps)
+/* The lines of the page in whose list t is that it was made of. */
+static uint64_t lines_of(const struct tb *t)
+{
+	/* One that reaches into the second page stands in the list of both. */
+	unsigned first = t->off / 64u, last = (t->off + MAX(t->len, 1u) - 1u) / 64u;
+
+	return t->whole ? 1 : (~0ull << first) & (~0ull >> (63 - MIN(last, 63u)));
+}
+
+void cache_void_lines(void *cache, struct page_state *ps, uint64_t lines)
 {
 	struct code_cache *k = cache;
-	struct tb **list = &k->page_tbs[ps - k->pm->pages];
+	struct tb **at = &k->page_tbs[ps - k->pm->pages];
 
 	pthread_mutex_lock(&k->lock);
-	for (struct tb *t = *list; t; t = t->page_next)
-		void_tb(k, t);
-	*list = NULL;
+	while (*at) {
+		struct tb *t = *at;
+
+		if (lines_of(t) & lines) {
+			*at = t->page_next;
+			void_tb(k, t);
+		} else {
+			at = &t->page_next;
+		}
+	}
 	pthread_mutex_unlock(&k->lock);
 }
 

@@ -289,6 +289,7 @@ struct dbt {
 	struct {
 		uint64_t enters, lookups, fills, fill_fails, interps, links, signals, translations,
 			insns, strings;
+		uint64_t in_run, in_translate, in_interp; /* ticks of the host's TSC */
 	} stats;
 };
 
@@ -359,8 +360,9 @@ int cache_join(struct dbt *d, struct err *err);
 void cache_leave(struct dbt *d);
 struct tb *cache_find(struct code_cache *k, const uint8_t *host, uint16_t mode);
 void cache_insert(struct code_cache *k, struct tb *t);
-/* Stores hit code of this page: its translations are void. Any thread. */
-void cache_void_page(void *cache, struct page_state *ps);
+/* Stores hit these lines (page_state.code_lines) of the page: translations of them are void. Any
+ * thread. */
+void cache_void_lines(void *cache, struct page_state *ps, uint64_t lines);
 /* Forget all; waits until nobody is inside, so the caller is not, and has no lock. Nothing if
  * another vCPU is at it. */
 void cache_flush(struct dbt *d);

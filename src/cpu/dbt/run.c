@@ -138,7 +138,10 @@ static struct tb *make_tb(struct dbt *d, const uint8_t *host, struct page_state 
 		pthread_mutex_lock(&k->lock);
 		t = cache_find(k, host, mode);
 		if (!t && !cache_full(k)) {
+			uint64_t begin = __builtin_ia32_rdtsc();
+
 			t = translate(d, host, host2, mode);
+			d->stats.in_translate += __builtin_ia32_rdtsc() - begin;
 			if (t) {
 				cache_insert(k, t);
 				if (trace_on(TRACE_DBT) || trace_on(TRACE_PERF))
@@ -264,7 +267,6 @@ static void load_ctx(struct dbt *d)
 	x->tsc_aux = (uint32_t)c->msr.tsc_aux;
 	x->gs[0] = (uint64_t)(uintptr_t)d->space[SPACE_KERNEL].gs;
 	x->gs[1] = (uint64_t)(uintptr_t)d->space[SPACE_KERNEL_AC].gs;
-	fpu_choose(d);
 	stack_load(d);
 }
 
@@ -469,6 +471,7 @@ static bool run_code(struct dbt *d, enum next *next)
 		codetrap_enter(k->code.rx, k->code.len, on_trap, d);
 		do {
 			d->ctx->rip = d->c->rip;
+			fpu_choose(d); /* the last way out may have stored wider registers */
 			stack_check(d);
 			d->stats.enters++;
 			enter(d, code);
@@ -515,11 +518,21 @@ uint64_t dbt_string(struct dbt *d, uint64_t what, uint64_t unused)
 
 /* -- The engine table ------------------------------------------------------------------------- */
 
-static enum run_exit dbt_run(struct vcpu *c)
+/* One instruction, or some if none of them is for us. False: shutdown. */
+static bool interpret(struct dbt *d, bool some)
 {
-	struct dbt *d = dbt_of(c);
+	uint64_t begin = __builtin_ia32_rdtsc();
+	bool ok = some ? interp_some(d->c) : interp_one(d->c);
 
-	d->now = NULL; /* the GS base is the thread's */
+	d->stats.interps++;
+	d->stats.in_interp += __builtin_ia32_rdtsc() - begin;
+	return ok;
+}
+
+static enum run_exit run_until_exit(struct dbt *d)
+{
+	struct vcpu *c = d->c;
+
 	for (;;) {
 		enum next next;
 		bool ok = true;
@@ -534,17 +547,27 @@ static enum run_exit dbt_run(struct vcpu *c)
 		case INTERP_HALTED: return RUN_HALTED;
 		case INTERP_SHUTDOWN: c->mp_state = MP_SHUTDOWN; return RUN_SHUTDOWN;
 		}
-		if (!can_translate(c)) {
-			ok = interp_some(c);
-		} else if (!run_code(d, &next) || next == NEXT_INTERP) {
-			d->stats.interps++;
-			ok = interp_one(c);
-		}
+		if (!can_translate(c))
+			ok = interpret(d, true);
+		else if (!run_code(d, &next) || next == NEXT_INTERP)
+			ok = interpret(d, false);
 		if (!ok) {
 			c->mp_state = MP_SHUTDOWN;
 			return RUN_SHUTDOWN;
 		}
 	}
+}
+
+static enum run_exit dbt_run(struct vcpu *c)
+{
+	struct dbt *d = dbt_of(c);
+	uint64_t begin = __builtin_ia32_rdtsc();
+	enum run_exit why;
+
+	d->now = NULL; /* the GS base is the thread's */
+	why = run_until_exit(d);
+	d->stats.in_run += __builtin_ia32_rdtsc() - begin;
+	return why;
 }
 
 static void dbt_fini(struct vcpu *c)
@@ -627,17 +650,23 @@ static void dbt_describe(const struct vcpu *c, char *buf, size_t len)
 {
 	const struct dbt *d = dbt_of(c);
 	const struct code_cache *k = d->cache;
+	uint64_t per_ms = c->model->tsc_khz;
+	unsigned long long run = d->stats.in_run / per_ms,
+			   translate = d->stats.in_translate / per_ms,
+			   interp = d->stats.in_interp / per_ms;
 
 	snprintf(buf, len,
 		 "enters %llu, lookups %llu, translations %llu, links %llu, fills %llu, "
-		 "failed fills %llu, by the interpreter %llu, signals %llu; cache: %u "
-		 "translations in %u KiB, voided %llu, flushes %llu",
+		 "failed fills %llu, by the interpreter %llu, signals %llu; ms translating %llu, "
+		 "interpreting %llu, else %llu; cache: %u translations in %u of %zu KiB, "
+		 "voided %llu, flushes %llu",
 		 (unsigned long long)d->stats.enters, (unsigned long long)d->stats.lookups,
 		 (unsigned long long)d->stats.translations, (unsigned long long)d->stats.links,
 		 (unsigned long long)d->stats.fills, (unsigned long long)d->stats.fill_fails,
 		 (unsigned long long)d->stats.interps, (unsigned long long)d->stats.signals,
-		 k->n_tbs, k->used / 1024, (unsigned long long)k->voided,
-		 (unsigned long long)k->flushes);
+		 translate, interp, run - translate - interp, k->n_tbs,
+		 (k->used + k->cold_used - k->cold) / 1024, k->code.len / 1024,
+		 (unsigned long long)k->voided, (unsigned long long)k->flushes);
 }
 
 const struct engine engine_dbt = {
