@@ -13,9 +13,9 @@ static const struct {
 	const char *name;
 	int (*fn)(int argc, char **argv);
 } commands[] = {
-	{ "run", cmd_run },	      { "doctor", cmd_doctor }, { "help", cmd_help },
-	{ "--help", cmd_help },	      { "-h", cmd_help },	{ "version", cmd_version },
-	{ "--version", cmd_version },
+	{ "run", cmd_run },	    { "disk", cmd_disk },	  { "doctor", cmd_doctor },
+	{ "help", cmd_help },	    { "--help", cmd_help },	  { "-h", cmd_help },
+	{ "version", cmd_version }, { "--version", cmd_version },
 };
 
 int main(int argc, char **argv)

@@ -5,6 +5,7 @@
 #include "base/own.h"
 #include "base/trace.h"
 #include "cli/cli.h"
+#include "cli/disk_option.h"
 #include "host/terminal.h"
 #include "cpu/x86/features.h"
 #include "machine/machine.h"
@@ -18,6 +19,10 @@
 
 struct options {
 	struct machine_config cfg;
+	struct disk_config disk[MACHINE_MAX_DISKS];
+	struct disk_option disk_option[MACHINE_MAX_DISKS];
+	unsigned n_disks;
+	bool stop_on_error;
 	bool help;
 };
 
@@ -92,6 +97,22 @@ static int set_console(struct options *o, const char *val, struct err *err)
 	return 0;
 }
 
+static int set_disk(struct options *o, const char *val, struct err *err)
+{
+	if (o->n_disks == MACHINE_MAX_DISKS)
+		return err_say(err, EINVAL, "at most %u disks", MACHINE_MAX_DISKS);
+	return disk_option_parse(&o->disk_option[o->n_disks++], val, err);
+}
+
+static int set_on_io_error(struct options *o, const char *val, struct err *err)
+{
+	o->stop_on_error = strcmp(val, "stop") == 0;
+	if (!o->stop_on_error && strcmp(val, "report") != 0)
+		return err_say(err, EINVAL, "'%s' is not stop or report, as in --on-io-error stop",
+			       val);
+	return 0;
+}
+
 static int set_debug_exit(struct options *o, const char *val, struct err *err)
 {
 	o->cfg.debug_exit = true;
@@ -163,6 +184,8 @@ static const struct {
 	{ "--cpu", true, set_cpu },
 	{ "--engine", true, set_engine },
 	{ "--console", true, set_console },
+	{ "--disk", true, set_disk },
+	{ "--on-io-error", true, set_on_io_error },
 	{ "--debug-exit", false, set_debug_exit },
 	{ "--no-reboot", false, set_no_reboot },
 	{ "--stats", false, set_stats },
@@ -209,6 +232,12 @@ static int parse(struct options *o, int argc, char **argv, struct err *err)
 		if (ret < 0 || o->help)
 			return ret;
 	}
+	for (unsigned i = 0; i < o->n_disks; i++) {
+		o->disk[i] = o->disk_option[i].cfg;
+		o->disk[i].stop_on_error = o->stop_on_error;
+	}
+	o->cfg.disk = o->disk;
+	o->cfg.n_disks = o->n_disks;
 	if (!o->cfg.kernel)
 		return err_say(
 			err, EINVAL,
@@ -237,6 +266,8 @@ static void *signal_thread(void *arg)
 			continue;
 		if (sig == SIGTSTP) {
 			terminal_suspend();
+		} else if (sig == SIGCONT) {
+			machine_continue(s->m);
 		} else if (sig == SIGUSR1) {
 			return NULL; /* signals_end */
 		} else {
@@ -249,13 +280,14 @@ static void *signal_thread(void *arg)
 /* Block them before any thread starts: threads inherit the mask. */
 static void signals_block(struct signals *s)
 {
-	static const int taken[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGUSR1 };
+	static const int taken[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGUSR1 };
 
 	sigemptyset(&s->set);
 	for (unsigned i = 0; i < ARRAY_SIZE(taken); i++)
 		sigaddset(&s->set, taken[i]);
 	pthread_sigmask(SIG_BLOCK, &s->set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a limit on files is an error of writing */
 }
 
 static int signals_begin(struct signals *s, struct machine *m, struct err *err)
@@ -331,6 +363,8 @@ int cmd_run(int argc, char **argv)
 	}
 	if (ret == 0)
 		ret = run(&o.cfg, &err);
+	for (unsigned i = 0; i < o.n_disks; i++)
+		disk_option_fini(&o.disk_option[i]);
 	if (ret < 0) {
 		fprintf(stderr, "cleave: %s\n", err.msg);
 		return STATUS_ERROR;

@@ -88,6 +88,12 @@ void machine_end(struct machine *m, enum machine_end why, uint32_t code);
 /* Ask for a reset of the whole board. Any thread; returns at once. */
 void machine_reset(struct machine *m);
 
+/* Stop the vCPUs and the guest's clock until machine_continue. False if that was asked for already.
+ * Any thread; return at once.
+ */
+bool machine_pause(struct machine *m);
+void machine_continue(struct machine *m);
+
 /* Press the power button (ACPI). Any thread. */
 void machine_power_button(struct machine *m);
 

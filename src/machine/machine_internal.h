@@ -20,6 +20,7 @@ struct pci_bus;
 struct pm;
 struct timer_queue;
 struct vcpu_crew;
+struct virtio_blk;
 
 #define MACHINE_MAX_DEVS 48
 
@@ -44,10 +45,14 @@ struct machine {
 	struct pm *power;    /* the same */
 	struct dev dev[MACHINE_MAX_DEVS];
 	unsigned n_devs;
+	struct virtio_blk *disk[MACHINE_MAX_DISKS]; /* borrowed from their devices */
+	unsigned n_disks;
 
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t asked;
 	bool end_asked, reset_asked;
+	bool pause_asked, continue_asked;
+	bool paused; /* written by the main thread only */
 	enum machine_end why;
 	uint32_t code;
 };
@@ -60,6 +65,10 @@ struct dev *pc_slot(struct machine *m);
 int pc_add(struct machine *m, int ret);
 /* pc_virtio.c: the virtio devices that the configuration asks for, and an rng. */
 int pc_add_virtio(struct machine *m, struct err *err);
+/* pc_disk.c: the disks that the configuration asks for. */
+int pc_add_disks(struct machine *m, struct err *err);
+/* Try again what stopped the machine. */
+void pc_retry_disks(struct machine *m);
 /* Write the tables that firmware leaves in memory. The vCPUs are stopped. */
 int pc_write_tables(struct machine *m, struct err *err);
 

@@ -45,6 +45,7 @@ static void on_escape(void *arg, enum chr_escape what)
 	case CHR_QUIT: machine_end(arg, END_QUIT, 0); break;
 	case CHR_POWER_BUTTON: machine_power_button(arg); break;
 	case CHR_RESET: machine_reset(arg); break;
+	case CHR_CONTINUE: machine_continue(arg); break;
 	}
 }
 

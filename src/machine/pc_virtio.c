@@ -9,7 +9,10 @@ int pc_add_virtio(struct machine *m, struct err *err)
 {
 	struct virtio_place at = { .bus = m->pci, .pm = &m->pm, .loop = m->loop };
 
+	int ret;
+
 	if (m->cfg.icount)
 		return 0;
-	return pc_add(m, virtio_rng_new(pc_slot(m), &at, err));
+	ret = pc_add_disks(m, err);
+	return ret < 0 ? ret : pc_add(m, virtio_rng_new(pc_slot(m), &at, err));
 }

@@ -218,6 +218,15 @@ static void image_kick(struct blk *b)
 	set_events(m);
 }
 
+static void image_drain(struct blk *b)
+{
+	struct blk_image *m = of(b);
+
+	while (m->under_way)
+		image_wait(b);
+	set_events(m);
+}
+
 static void image_info(const struct blk *b, struct blk_info *info)
 {
 	const struct blk_node *n = container_of(b, struct blk_image, blk)->node;
@@ -333,6 +342,7 @@ static const struct blk_ops image_ops = {
 	.kick = image_kick,
 	.info = image_info,
 	.wait = image_wait,
+	.drain = image_drain,
 	.call = image_call,
 	.node = image_node,
 	.close = image_close,
@@ -478,6 +488,19 @@ int blk_on_place(const struct blk_open *how,
 	return ret < 0 ? err_say(err, -ret, "%s", here.msg) : 0;
 }
 
+bool blk_format_parse(const char *text, enum blk_format *format)
+{
+	bool qcow2 = strcmp(text, "qcow2") == 0;
+
+	*format = qcow2 ? BLK_QCOW2 : BLK_RAW;
+	return qcow2 || strcmp(text, "raw") == 0;
+}
+
+const char *blk_format_name(enum blk_format format)
+{
+	return format == BLK_QCOW2 ? "qcow2" : "raw";
+}
+
 void blk_info(const struct blk *b, struct blk_info *info)
 {
 	b->ops->info(b, info);
@@ -496,6 +519,11 @@ void blk_kick(struct blk *b)
 void blk_wait(struct blk *b)
 {
 	b->ops->wait(b);
+}
+
+void blk_drain(struct blk *b)
+{
+	b->ops->drain(b);
 }
 
 int blk_close(struct blk *b, struct err *err)

@@ -2,9 +2,9 @@
  * network block devices are places; blk_throttle stands before another.
  *
  * Requests are asynchronous. A blk belongs to one thread: its evloop's, on which all of blk_submit,
- * blk_kick and the requests' done are called; or, opened without a loop, its caller's, who drives it
- * with blk_wait. blk_open and blk_close are called before and after the loop serves it. A disk of
- * several queues has the queues' work on that one thread.
+ * blk_kick and the requests' done are called; or, opened without a loop, its caller's, who drives
+ * it with blk_wait. blk_open and blk_close are called before and after the loop serves it. A disk
+ * of several queues has the queues' work on that one thread.
  */
 #ifndef DEV_BACKEND_BLK_H
 #define DEV_BACKEND_BLK_H
@@ -19,7 +19,7 @@ struct err;
 struct evloop;
 
 #define BLK_SECTOR    512
-#define BLK_MAX_IOV   512	     /* in one request */
+#define BLK_MAX_IOV   512	   /* in one request */
 #define BLK_MAX_BYTES (1ull << 61) /* of a disk */
 /* A chain of backing files is at most so long, the disk itself included. */
 #define BLK_MAX_CHAIN 16
@@ -49,6 +49,10 @@ struct blk_req {
 };
 
 enum blk_format { BLK_RAW, BLK_QCOW2 };
+
+/* "raw" or "qcow2". */
+bool blk_format_parse(const char *text, enum blk_format *format);
+const char *blk_format_name(enum blk_format format);
 
 struct blk_open {
 	const char *path;	/* a file, a block device, or nbd:// nbds:// nbd+unix:// URI */
@@ -82,11 +86,15 @@ void blk_info(const struct blk *b, struct blk_info *info);
  * may rest until blk_kick, so that several go to the host at once. */
 void blk_submit(struct blk *b, struct blk_req *r);
 void blk_kick(struct blk *b);
+/* On the loop's thread: wait until nothing is under way; done is called meanwhile. Limits are
+ * passed over: this is for a device's reset. */
+void blk_drain(struct blk *b);
 /* Without a loop: wait until something happened, and call done of what has finished. Returns at
  * once if nothing is under way. */
 void blk_wait(struct blk *b);
 /* Finish what is under way, flush, release the lock and free. From another thread than the loop's,
- * while the loop is still there; done is then called on the caller's. The error is what the flush met, or what a write met that was told to nobody. NULL is fine. */
+ * while the loop is still there; done is then called on the caller's. The error is what the flush
+ * met, or what a write met that was told to nobody. NULL is fine. */
 int blk_close(struct blk *b, struct err *err);
 
 /* The following serve programs without a loop; they wait. */

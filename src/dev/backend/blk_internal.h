@@ -6,6 +6,7 @@
 
 #include "base/bits.h"
 #include "dev/backend/blk.h"
+#include "dev/backend/iov.h"
 #include "dev/backend/range_lock.h"
 #include "host/aio.h"
 #include "host/evloop.h"
@@ -16,6 +17,7 @@ struct blk_ops {
 	void (*kick)(struct blk *b);
 	void (*info)(const struct blk *b, struct blk_info *info);
 	void (*wait)(struct blk *b);
+	void (*drain)(struct blk *b);
 	int (*call)(struct blk *b, int (*fn)(void *arg), void *arg); /* run fn on a fiber, wait */
 	struct blk_node *(*node)(struct blk *b);
 	/* more: requests to begin before the end, linked by next */
@@ -136,14 +138,5 @@ int qcow2_open(struct blk_node **out, struct blk_place *place, const struct blk_
 /* Open the place and the format that how says. Fiber. */
 int blk_node_open(struct blk_node **out, struct blk_driver *drv, const struct blk_open *how,
 		  struct blk_chain *chain, struct err *err);
-
-/* A part of a scatter list: [skip, skip+len) of iov as out[], at most max entries. Returns how
- * many, or 0 if it has more. */
-unsigned iov_part(struct iovec *out, unsigned max, const struct iovec *iov, unsigned n_iov,
-		  uint64_t skip, uint64_t len);
-void iov_zero(const struct iovec *iov, unsigned n_iov, uint64_t skip, uint64_t len);
-void iov_from(const struct iovec *iov, unsigned n_iov, uint64_t skip, const void *buf,
-	      uint64_t len);
-void iov_to(const struct iovec *iov, unsigned n_iov, uint64_t skip, void *buf, uint64_t len);
 
 #endif

@@ -133,6 +133,19 @@ static void throttle_wait(struct blk *b)
 	blk_wait(of(b)->under);
 }
 
+static void throttle_drain(struct blk *b)
+{
+	struct blk_throttle *t = of(b);
+
+	while (t->head) {
+		struct blk_req *r = t->head;
+
+		t->head = r->next;
+		blk_submit(t->under, r);
+	}
+	blk_drain(t->under);
+}
+
 static int throttle_call(struct blk *b, int (*fn)(void *arg), void *arg)
 {
 	struct blk *under = of(b)->under;
@@ -167,6 +180,7 @@ static const struct blk_ops throttle_ops = {
 	.kick = throttle_kick,
 	.info = throttle_info,
 	.wait = throttle_wait,
+	.drain = throttle_drain,
 	.call = throttle_call,
 	.node = throttle_node,
 	.close = throttle_close,

@@ -34,7 +34,7 @@ struct chr {
 };
 
 /* What a key after Ctrl-A asks for. Called on the event loop's thread. */
-enum chr_escape { CHR_QUIT, CHR_POWER_BUTTON, CHR_RESET };
+enum chr_escape { CHR_QUIT, CHR_POWER_BUTTON, CHR_RESET, CHR_CONTINUE };
 struct chr_escape_fn {
 	void (*fn)(void *arg, enum chr_escape what);
 	void *arg;

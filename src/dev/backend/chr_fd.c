@@ -85,6 +85,7 @@ static void help(struct chr_fd *f)
 	       "Ctrl-A x  end the machine\r\n"
 	       "Ctrl-A p  press the power button\r\n"
 	       "Ctrl-A r  reset the machine\r\n"
+	       "Ctrl-A c  go on after a disk error stopped the machine\r\n"
 	       "Ctrl-A b  send a break on the serial line\r\n"
 	       "Ctrl-A h  this help\r\n"
 	       "Ctrl-A Ctrl-A  send Ctrl-A\r\n");
@@ -99,6 +100,7 @@ static bool escape(struct chr_fd *f, uint8_t key)
 	case 'x': e->fn(e->arg, CHR_QUIT); return false;
 	case 'p': e->fn(e->arg, CHR_POWER_BUTTON); return false;
 	case 'r': e->fn(e->arg, CHR_RESET); return false;
+	case 'c': e->fn(e->arg, CHR_CONTINUE); return false;
 	case 'b': f->chr.front.rx_break(f->chr.front.arg); return false;
 	case 'h':
 	case '?': help(f); return false;

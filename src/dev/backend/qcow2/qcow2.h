@@ -16,6 +16,9 @@ struct err;
 #define QCOW2_MAX_CLUSTER_BITS 21
 #define QCOW2_MAX_NAME	       1023
 
+/* Whether the file at path begins as qcow2 does. False also where it cannot be read. */
+bool qcow2_has_magic(const char *path);
+
 struct qcow2_options {
 	uint64_t bytes;		    /* of the disk; a multiple of 512 */
 	unsigned version;	    /* 2 or 3 */

@@ -1,8 +1,10 @@
 /* What is done with an image file besides opening it as a disk: create, look, check, repair. */
 #include "base/err.h"
+#include "base/own.h"
 #include "dev/backend/qcow2/qcow2_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 
 /* Clusters of a new image: header, reference table, reference blocks, L1 table. */
@@ -145,6 +147,15 @@ int qcow2_create(const char *path, const struct qcow2_options *o, struct err *er
 		return ret;
 	return blk_on_place(&(struct blk_open){ .path = path }, create,
 			    (struct qcow2_options *)(uintptr_t)o, err);
+}
+
+bool qcow2_has_magic(const char *path)
+{
+	AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	uint8_t magic[4];
+
+	return fd >= 0 && pread(fd, magic, sizeof(magic), 0) == sizeof(magic) &&
+	       be32_at(magic) == Q2_MAGIC;
 }
 
 static int facts(struct blk_place *p, void *arg, struct err *err)

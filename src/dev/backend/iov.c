@@ -1,5 +1,6 @@
-/* Scatter lists. */
-#include "dev/backend/blk_internal.h"
+#include "dev/backend/iov.h"
+
+#include "base/bits.h"
 
 unsigned iov_part(struct iovec *out, unsigned max, const struct iovec *iov, unsigned n_iov,
 		  uint64_t skip, uint64_t len)
