@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BASE_DOES	100
@@ -69,7 +70,7 @@ static void unlock(int fd)
 	(void)!fcntl(fd, F_OFD_SETLK, &l);
 }
 
-int filelock_take(int fd, bool writer, const char *name, struct err *err)
+static int try_lock(int fd, bool writer)
 {
 	uint64_t does = writer ? WRITER_DOES : READER_DOES;
 	int ret = lock_bytes(fd, BASE_DOES, does);
@@ -82,9 +83,26 @@ int filelock_take(int fd, bool writer, const char *name, struct err *err)
 		ret = others(fd, BASE_DOES, BEARS_NONE);
 	if (ret == 0)
 		ret = others(fd, BASE_BEARS_NONE, does);
+	if (ret < 0)
+		unlock(fd);
+	return ret;
+}
+
+/* A program that was killed holds its locks a moment longer, while the kernel ends its I/O: one
+ * that is started in its place waits for that. */
+#define TRIES  50
+#define TRY_NS 20000000
+
+int filelock_take(int fd, bool writer, const char *name, struct err *err)
+{
+	int ret = try_lock(fd, writer);
+
+	for (unsigned n = 1; ret == -EBUSY && n < TRIES; n++) {
+		nanosleep(&(struct timespec){ .tv_nsec = TRY_NS }, NULL);
+		ret = try_lock(fd, writer);
+	}
 	if (ret == 0)
 		return 0;
-	unlock(fd);
 	if (ret == -EBUSY || ret == -EAGAIN || ret == -EACCES)
 		return err_say(err, EBUSY, "%s is in use: another Cleave or QEMU has it open%s",
 			       name, writer ? "" : " for writing");
