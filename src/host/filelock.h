@@ -10,8 +10,8 @@
 struct err;
 
 /* Lock fd, which must be open for reading, for a writer (alone) or a reader (with others, no
- * writer) until it is closed. -EBUSY if another program's lock is in the way for a second. Where the file system
- * has no locks this says so in the log and returns 0. name is the error's.
+ * writer) until it is closed. -EBUSY if another program's lock is in the way for a second. Where
+ * the file system has no locks this says so in the log and returns 0. name is the error's.
  */
 int filelock_take(int fd, bool writer, const char *name, struct err *err);
 

@@ -18,7 +18,7 @@ uint64_t q2_count_get(const uint8_t *block, uint64_t i, unsigned order)
 void q2_count_set(uint8_t *block, uint64_t i, unsigned order, uint64_t count)
 {
 	unsigned shift = (unsigned)(i << order) & 7;
-	uint8_t *byte = block + (i >> (3 - order));
+	uint8_t *byte;
 
 	switch (order) {
 	case 3: block[i] = (uint8_t)count; break;
