@@ -55,7 +55,7 @@ static int make_console(struct machine *m, struct err *err)
 	switch (m->cfg.console) {
 	case CONSOLE_STDIO: return chr_stdio_new(&m->console, m->loop, escape, err);
 	case CONSOLE_FILE: return chr_file_new(&m->console, m->loop, m->cfg.console_path, err);
-	case CONSOLE_PTY: return chr_pty_new(&m->console, m->loop, err);
+	case CONSOLE_PTY: return chr_pty_new(&m->console, m->loop, "the serial console", err);
 	default: return chr_null_new(&m->console, err);
 	}
 }

@@ -6,6 +6,7 @@
 
 #include "dev/dev.h"
 
+struct chr;
 struct err;
 struct evloop;
 struct pci_bus;
@@ -20,5 +21,18 @@ struct virtio_place {
 
 /* Entropy from the host's getrandom. virtio 1.2, 5.4. Errors: the host's. */
 int virtio_rng_new(struct dev *out, const struct virtio_place *at, struct err *err);
+
+#define VIRTIO_CONSOLE_PORTS 8
+
+struct virtio_console_cfg {
+	unsigned n_ports; /* 1 to VIRTIO_CONSOLE_PORTS; port 0 is a console (hvc0), others serial */
+	struct chr *chr[VIRTIO_CONSOLE_PORTS];	/* made with the place's loop */
+	const char *name[VIRTIO_CONSOLE_PORTS]; /* NULL for none; borrowed during the call */
+};
+
+/* Console with several ports. virtio 1.2, 5.3. On success the chrs are the device's. -ENOMEM, a
+ * full bus. */
+int virtio_console_new(struct dev *out, const struct virtio_place *at,
+		       const struct virtio_console_cfg *cfg, struct err *err);
 
 #endif
