@@ -148,26 +148,21 @@ static void started(void *dev, uint64_t features)
 	b->has_poison = features & BIT(VIRTIO_BALLOON_F_PAGE_POISON);
 }
 
-static void forget_stats(struct balloon *b)
-{
-	b->stats_held = false;
-	for (unsigned i = 0; i < N_BALLOON_STATS; i++)
-		atomic_store(&b->stat[i], UINT64_MAX);
-}
-
 static void stopped(void *dev)
 {
 	struct balloon *b = dev;
 
 	atomic_store(&b->actual, 0);
 	atomic_store(&b->poison, 0);
-	forget_stats(b);
+	b->stats_held = false;
 }
 
 static void queue_stopped(void *dev, unsigned q)
 {
+	struct balloon *b = dev;
+
 	if (q == STATS)
-		forget_stats(dev);
+		b->stats_held = false;
 }
 
 static void config_read(void *dev, unsigned off, void *buf, unsigned len)
@@ -283,7 +278,8 @@ int virtio_balloon_new(struct dev *out, struct balloon **to, const struct virtio
 	if (!b)
 		return err_set(err, ENOMEM, "virtio-balloon");
 	b->timer_fd = -1;
-	forget_stats(b);
+	for (unsigned i = 0; i < N_BALLOON_STATS; i++)
+		atomic_store(&b->stat[i], UINT64_MAX);
 	ret = make_worker(b, at, err);
 	if (ret == 0)
 		ret = make_timer(b, at->loop, stats_s, err);

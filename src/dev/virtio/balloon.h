@@ -28,7 +28,7 @@ enum balloon_stat {
 struct balloon_info {
 	uint64_t target, actual;	/* bytes in the balloon, as wished and as the guest says */
 	uint64_t inflated, reported;	/* bytes given back to the host, in all */
-	uint64_t stat[N_BALLOON_STATS]; /* the guest's latest; UINT64_MAX: not said */
+	uint64_t stat[N_BALLOON_STATS]; /* the last that a guest said; UINT64_MAX: nothing */
 };
 
 /* stats_s: seconds between two questions for the guest's statistics; 0: none. *b is for the calls
