@@ -181,10 +181,9 @@ static inline void hostile_op(struct hostile *h)
 	case 7: hostile_wait(1 + q); break;
 	case 8: hostile_fill(h); break;
 	case 9:
-		n = MIN(h->left, (size_t)hostile_take(h, 1) % sizeof(buf));
+		n = (size_t)hostile_take(h, 1) % sizeof(buf);
 		n = MIN(n, h->left);
 		memcpy(buf, h->data, n);
-		hostile_take(h, 0);
 		h->data += n;
 		h->left -= n;
 		if (h->host)
