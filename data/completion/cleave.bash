@@ -42,13 +42,15 @@ _cleave()
 			return ;;
 		--cpu) words='host max x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4' ;;
 		--engine) words='auto dbt interp' ;;
-		--console) words='stdio none pty file=' ;;
+		--console | --virtio-console) words='stdio none pty file=' ;;
 		--on-io-error) words='report stop' ;;
+		--vsock) words='cid= path=' ;;
 		--log) words='error warn info debug' ;;
 		--trace) words='exc int pio mmio irq timer msr cpuid mmu mode block disas regs boot
 			reset guest all' ;;
-		--append | --memory | --cpus | --icount-hash) return ;;
-		*) words='--kernel --initrd --append --memory --cpus --cpu --engine --console --disk --on-io-error
+		--append | --memory | --cpus | --icount-hash | --balloon) return ;;
+		*) words='--kernel --initrd --append --memory --cpus --cpu --engine --console
+			--disk --on-io-error --virtio-console --balloon --vsock
 			--debug-exit --no-reboot --stats --icount --icount-hash
 			--log --trace --help' ;;
 		esac

@@ -49,15 +49,16 @@ static void on_escape(void *arg, enum chr_escape what)
 	}
 }
 
-static int make_console(struct machine *m, struct err *err)
+int pc_make_chr(struct machine *m, struct chr **out, enum console_kind kind, const char *path,
+		const char *what, struct err *err)
 {
 	struct chr_escape_fn escape = { .fn = on_escape, .arg = m };
 
-	switch (m->cfg.console) {
-	case CONSOLE_STDIO: return chr_stdio_new(&m->console, m->loop, escape, err);
-	case CONSOLE_FILE: return chr_file_new(&m->console, m->loop, m->cfg.console_path, err);
-	case CONSOLE_PTY: return chr_pty_new(&m->console, m->loop, err);
-	default: return chr_null_new(&m->console, err);
+	switch (kind) {
+	case CONSOLE_STDIO: return chr_stdio_new(out, m->loop, escape, err);
+	case CONSOLE_FILE: return chr_file_new(out, m->loop, path, err);
+	case CONSOLE_PTY: return chr_pty_new(out, m->loop, what, err);
+	default: return chr_null_new(out, err);
 	}
 }
 
@@ -147,7 +148,8 @@ int pc_build(struct machine *m, struct err *err)
 
 	if (ret < 0)
 		return ret;
-	ret = make_console(m, err);
+	ret = pc_make_chr(m, &m->console, m->cfg.console, m->cfg.console_path, "the serial console",
+			  err);
 	if (ret < 0)
 		return err_wrap(err, "--console");
 
