@@ -4,13 +4,13 @@
 
 #include "base/bits.h"
 #include "dev/backend/blk.h"
+#include "dev/backend/net.h"
 
 struct err;
 struct machine;
 
 #define MACHINE_MAX_DISKS    16
 #define MACHINE_MAX_NICS     8
-#define MACHINE_MAX_FORWARDS 32
 
 enum console_kind { CONSOLE_STDIO, CONSOLE_NONE, CONSOLE_FILE, CONSOLE_PTY };
 
@@ -24,24 +24,16 @@ struct disk_config {
 
 enum nic_kind { NIC_USER, NIC_TAP };
 
-struct port_forward {
-	bool udp;
-	uint32_t host_addr; /* IPv4, host byte order */
-	uint16_t host_port, guest_port;
-};
-
 struct nic_config {
 	enum nic_kind kind;
-	const char *tap;      /* NIC_TAP: the interface's name */
-	bool restricted;      /* NIC_USER: only the forwards; nothing reaches out */
-	const char *hostname; /* NIC_USER: what DHCP says; NULL: nothing */
-	struct port_forward forward[MACHINE_MAX_FORWARDS];
-	unsigned n_forwards;
-	uint8_t mac[6]; /* all zero: made up from the machine's */
+	const char *tap; /* NIC_TAP: the interface's name */
+	struct net_user_cfg user;
+	uint8_t mac[6]; /* all zero: made up */
 };
 
 /* Everything that a user chooses. Strings are borrowed for the machine's life. */
 struct machine_config {
+	const char *name;    /* what people call it; NULL: nothing */
 	const char *kernel;  /* path: bzImage, ELF with PVH note, multiboot 1 ELF */
 	const char **initrd; /* paths; Linux takes all concatenated, multiboot as modules */
 	unsigned n_initrd;

@@ -54,6 +54,8 @@ struct machine {
 
 /* pc.c: put all chips and devices on the board. */
 int pc_build(struct machine *m, struct err *err);
+/* pc_net.c: the network cards, each with a thread of its own, and what their cables end in. */
+int pc_add_nics(struct machine *m, struct err *err);
 /* Write the tables that firmware leaves in memory. The vCPUs are stopped. */
 int pc_write_tables(struct machine *m, struct err *err);
 
