@@ -5,6 +5,7 @@
 #include "base/own.h"
 #include "base/trace.h"
 #include "cli/cli.h"
+#include "cli/net_option.h"
 #include "host/terminal.h"
 #include "cpu/x86/features.h"
 #include "machine/machine.h"
@@ -18,6 +19,7 @@
 
 struct options {
 	struct machine_config cfg;
+	struct nic_config nic[MACHINE_MAX_NICS];
 	bool help;
 };
 
@@ -92,6 +94,26 @@ static int set_console(struct options *o, const char *val, struct err *err)
 	return 0;
 }
 
+static int set_net(struct options *o, const char *val, struct err *err)
+{
+	if (strcmp(val, "none") == 0) {
+		o->cfg.n_nics = 0;
+		return 0;
+	}
+	if (o->cfg.n_nics == MACHINE_MAX_NICS)
+		return err_say(err, E2BIG, "at most %u network cards", MACHINE_MAX_NICS);
+
+	struct nic_config *nic = &o->nic[o->cfg.n_nics];
+	int ret;
+
+	free((void *)nic->tap);
+	*nic = (struct nic_config){ 0 };
+	ret = parse_net(nic, val, err);
+	if (ret == 0)
+		o->cfg.n_nics++;
+	return ret;
+}
+
 static int set_debug_exit(struct options *o, const char *val, struct err *err)
 {
 	o->cfg.debug_exit = true;
@@ -163,6 +185,7 @@ static const struct {
 	{ "--cpu", true, set_cpu },
 	{ "--engine", true, set_engine },
 	{ "--console", true, set_console },
+	{ "--net", true, set_net },
 	{ "--debug-exit", false, set_debug_exit },
 	{ "--no-reboot", false, set_no_reboot },
 	{ "--stats", false, set_stats },
@@ -322,6 +345,8 @@ int cmd_run(int argc, char **argv)
 			.console = CONSOLE_STDIO,
 		},
 	};
+	o.cfg.nic = o.nic;
+
 	struct err err;
 	int ret = initrd ? parse(&o, argc, argv, &err) : err_set(&err, ENOMEM, "start");
 
@@ -331,6 +356,8 @@ int cmd_run(int argc, char **argv)
 	}
 	if (ret == 0)
 		ret = run(&o.cfg, &err);
+	for (unsigned i = 0; i < MACHINE_MAX_NICS; i++)
+		free((void *)o.nic[i].tap);
 	if (ret < 0) {
 		fprintf(stderr, "cleave: %s\n", err.msg);
 		return STATUS_ERROR;

@@ -53,6 +53,10 @@ static int check_config(const struct machine_config *cfg, struct err *err)
 			       PHYSMAP_MAX_VCPUS);
 	if (cfg->icount && cfg->n_cpus > 1)
 		return err_say(err, EINVAL, "--icount: one CPU only, as with --cpus 1");
+	if (cfg->icount && cfg->n_nics)
+		return err_say(err, EINVAL,
+			       "--icount: a network does not keep to a count of "
+			       "instructions; leave out --net");
 	if (cfg->icount_hash && !cfg->icount)
 		return err_say(err, EINVAL, "--icount-hash: needs --icount");
 	return 0;

@@ -9,8 +9,8 @@
 struct err;
 struct machine;
 
-#define MACHINE_MAX_DISKS    16
-#define MACHINE_MAX_NICS     8
+#define MACHINE_MAX_DISKS 16
+#define MACHINE_MAX_NICS  8
 
 enum console_kind { CONSOLE_STDIO, CONSOLE_NONE, CONSOLE_FILE, CONSOLE_PTY };
 

@@ -21,7 +21,7 @@ struct pm;
 struct timer_queue;
 struct vcpu_crew;
 
-#define MACHINE_MAX_DEVS 32
+#define MACHINE_MAX_DEVS 48
 
 struct machine {
 	struct machine_config cfg;
@@ -54,6 +54,12 @@ struct machine {
 
 /* pc.c: put all chips and devices on the board. */
 int pc_build(struct machine *m, struct err *err);
+/* Where the next device goes, and count it if it was made (ret is its constructor's, and is
+ * returned). */
+struct dev *pc_slot(struct machine *m);
+int pc_add(struct machine *m, int ret);
+/* pc_virtio.c: the virtio devices that the configuration asks for, and an rng. */
+int pc_add_virtio(struct machine *m, struct err *err);
 /* pc_net.c: the network cards, each with a thread of its own, and what their cables end in. */
 int pc_add_nics(struct machine *m, struct err *err);
 /* Write the tables that firmware leaves in memory. The vCPUs are stopped. */

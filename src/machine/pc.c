@@ -60,16 +60,14 @@ static int make_console(struct machine *m, struct err *err)
 	}
 }
 
-/* Where the next device goes. */
-static struct dev *slot(struct machine *m)
+struct dev *pc_slot(struct machine *m)
 {
-	/* This file has fewer devices than that. */
+	/* The board has fewer devices than that, whatever the configuration. */
 	assert(m->n_devs < MACHINE_MAX_DEVS);
 	return &m->dev[m->n_devs];
 }
 
-/* Count the device in slot() if it was made. */
-static int add(struct machine *m, int ret)
+int pc_add(struct machine *m, int ret)
 {
 	if (ret == 0)
 		m->n_devs++;
@@ -91,7 +89,7 @@ static int add_pci(struct machine *m, struct err *err)
 
 	for (unsigned i = 0; i < 4; i++)
 		cfg.intx[i] = intc_gsi_line(m->intc, GSI_INTX + i);
-	return add(m, pci_bus_new(slot(m), &m->pci, &cfg, err));
+	return pc_add(m, pci_bus_new(pc_slot(m), &m->pci, &cfg, err));
 }
 
 static int64_t host_wall_ns(void)
@@ -107,23 +105,23 @@ static int add_rtc(struct machine *m, struct isa_time time, struct err *err)
 	uint64_t low = MIN(m->pm.ram_bytes, HOLE_BASE);
 	int64_t wall_ns = m->cfg.icount ? ICOUNT_WALL_NS : host_wall_ns() - vclock_now(&m->clock);
 
-	return add(m, rtc_new(slot(m), m->pio,
-			      &(struct rtc_cfg){
-				      .port = PORT_RTC,
-				      .irq = intc_isa_line(m->intc, IRQ_RTC),
-				      .time = time,
-				      .wall_ns = wall_ns,
-				      .low_bytes = low,
-				      .high_bytes = m->pm.ram_bytes - low,
-			      },
-			      err));
+	return pc_add(m, rtc_new(pc_slot(m), m->pio,
+				 &(struct rtc_cfg){
+					 .port = PORT_RTC,
+					 .irq = intc_isa_line(m->intc, IRQ_RTC),
+					 .time = time,
+					 .wall_ns = wall_ns,
+					 .low_bytes = low,
+					 .high_bytes = m->pm.ram_bytes - low,
+				 },
+				 err));
 }
 
 static int add_debug_exit(struct machine *m, struct err *err)
 {
 	struct debug_exit_cfg cfg = { .port = PORT_DEBUG_EXIT, .fn = on_debug_exit, .arg = m };
 
-	return m->cfg.debug_exit ? add(m, debug_exit_new(slot(m), m->pio, &cfg, err)) : 0;
+	return m->cfg.debug_exit ? pc_add(m, debug_exit_new(pc_slot(m), m->pio, &cfg, err)) : 0;
 }
 
 static int make_intc(struct machine *m, struct err *err)
@@ -174,13 +172,14 @@ int pc_build(struct machine *m, struct err *err)
 				.arg = m };
 
 	if ((ret = add_pci(m, err)) < 0 ||
-	    (ret = add(m, pit_new(slot(m), m->pio, &pit, err))) < 0 ||
+	    (ret = pc_add(m, pit_new(pc_slot(m), m->pio, &pit, err))) < 0 ||
 	    (ret = add_rtc(m, time, err)) < 0 ||
-	    (ret = add(m, kbc_new(slot(m), m->pio, &kbc, err))) < 0 ||
-	    (ret = add(m, serial_new(slot(m), m->pio, &com1, err))) < 0 ||
-	    (ret = add(m, pm_new(slot(m), &m->power, m->pio, &power, err))) < 0 ||
-	    (ret = add(m, post_new(slot(m), m->pio, PORT_POST, err))) < 0 ||
-	    (ret = add_debug_exit(m, err)) < 0)
+	    (ret = pc_add(m, kbc_new(pc_slot(m), m->pio, &kbc, err))) < 0 ||
+	    (ret = pc_add(m, serial_new(pc_slot(m), m->pio, &com1, err))) < 0 ||
+	    (ret = pc_add(m, pm_new(pc_slot(m), &m->power, m->pio, &power, err))) < 0 ||
+	    (ret = pc_add(m, post_new(pc_slot(m), m->pio, PORT_POST, err))) < 0 ||
+	    (ret = add_debug_exit(m, err)) < 0 || (ret = pc_add_virtio(m, err)) < 0 ||
+	    (ret = pc_add_nics(m, err)) < 0)
 		return ret;
 	return 0;
 }

@@ -5,8 +5,8 @@
 #include "host/evloop.h"
 #include "machine/machine_internal.h"
 
-#include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -78,8 +78,8 @@ static uint32_t hash(uint32_t h, const char *text)
 }
 
 /* A locally administered address: the same for a named machine on this host, and another for each
- * machine and card (FNV-1a over the host's name, the machine's or the process's number, the card's).
- * Deterministic runs have the same one everywhere.
+ * machine and card (FNV-1a over the host's name, the machine's or the process's number, the
+ * card's). Deterministic runs have the same one everywhere.
  */
 static void make_mac(const struct machine *m, unsigned i, uint8_t *mac)
 {
@@ -128,11 +128,10 @@ int pc_add_nics(struct machine *m, struct err *err)
 	for (unsigned i = 0; i < m->cfg.n_nics; i++) {
 		struct nic *n = calloc(1, sizeof(*n));
 
-		/* MACHINE_MAX_NICS and the board's own devices are fewer. */
-		assert(m->n_devs < MACHINE_MAX_DEVS);
 		if (!n)
 			return err_set(err, ENOMEM, "network card %u", i);
-		m->dev[m->n_devs++] = (struct dev){ &nic_ops, n };
+		*pc_slot(m) = (struct dev){ &nic_ops, n };
+		pc_add(m, 0);
 
 		int ret = build(m, n, i, err);
 

@@ -151,6 +151,21 @@ uint8_t *physmap_host(const struct physmap *pm, gpa_t gpa, uint64_t len, bool *r
 	return NULL;
 }
 
+uint8_t *physmap_span(const struct physmap *pm, gpa_t gpa, uint64_t *len_bytes, bool *rom)
+{
+	gpa &= pm->a20_mask;
+	for (unsigned i = 0; i < pm->n_regions; i++) {
+		const struct phys_region *r = &pm->region[i];
+
+		if (gpa >= r->base && gpa - r->base < r->len) {
+			*len_bytes = MIN(*len_bytes, r->len - (gpa - r->base));
+			*rom = r->rom;
+			return r->host + (gpa - r->base);
+		}
+	}
+	return NULL;
+}
+
 bool physmap_stored(struct physmap *pm, const uint8_t *p, uint64_t len)
 {
 	struct page_state *ps = physmap_page(pm, p);
@@ -173,6 +188,17 @@ bool physmap_stored(struct physmap *pm, const uint8_t *p, uint64_t len)
 	if (pm->on_code_hit)
 		pm->on_code_hit(pm->on_code_hit_arg, ps);
 	return true;
+}
+
+void physmap_stored_range(struct physmap *pm, const uint8_t *p, uint64_t len)
+{
+	while (len) {
+		uint64_t n = MIN(len, PAGE_SIZE - ((uintptr_t)p & (PAGE_SIZE - 1)));
+
+		physmap_stored(pm, p, n);
+		p += n;
+		len -= n;
+	}
 }
 
 /* The longest piece of [gpa, gpa+len) that lies in one page. */

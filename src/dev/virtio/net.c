@@ -141,7 +141,7 @@ static void work(struct virtio_net *n, uint64_t kicked)
 	bool rx = false;
 
 	pthread_mutex_lock(&n->tx_lock);
-	for (unsigned q = 0; n->running && q < 2 * n->max_pairs + 1; q++) {
+	for (unsigned q = 0; net_works(n) && q < 2 * n->max_pairs + 1; q++) {
 		if (!(kicked >> q & 1))
 			continue;
 		if (n->ctrl && q == n->ctrl)
@@ -166,6 +166,7 @@ static void on_kick(void *arg, short revents)
 	kicked = atomic_exchange(&n->kicked, 0);
 	if (kicked & BIT(ASKED))
 		answer(n);
+	kicked &= ~BIT(ASKED);
 	work(n, kicked);
 }
 
@@ -263,12 +264,27 @@ static const struct link_ops link_ops = {
 
 /* What the machine calls. */
 
+static void set_paused(struct virtio_net *n, bool paused)
+{
+	pthread_mutex_lock(&n->tx_lock);
+	pthread_mutex_lock(&n->rx_lock);
+	n->paused = paused;
+	pthread_mutex_unlock(&n->rx_lock);
+	pthread_mutex_unlock(&n->tx_lock);
+}
+
+static void net_pause(void *dev)
+{
+	set_paused(dev, true);
+}
+
 /* After a pause the host, or the place in the network, may be another: have the guest say where it
  * is (virtio 1.2, 5.1.6.5.4). */
 static void net_resume(void *dev)
 {
 	struct virtio_net *n = dev;
 
+	set_paused(n, false);
 	pthread_mutex_lock(&n->tx_lock);
 
 	bool wants = n->running && net_has(n, NET_F_GUEST_ANNOUNCE);
@@ -276,6 +292,13 @@ static void net_resume(void *dev)
 	pthread_mutex_unlock(&n->tx_lock);
 	if (wants)
 		set_status(n, NET_S_ANNOUNCE, 0);
+	for (unsigned q = 0; q < 2 * n->max_pairs + 1; q++)
+		net_kick(n, q);
+}
+
+static void net_reset(void *dev)
+{
+	vdev_power_on(((struct virtio_net *)dev)->vdev);
 }
 
 static void net_free(void *dev)
@@ -293,7 +316,9 @@ static void net_free(void *dev)
 
 static const struct dev_ops net_dev_ops = {
 	.name = "virtio-net",
+	.pause = net_pause,
 	.resume = net_resume,
+	.reset = net_reset,
 	.free = net_free,
 };
 

@@ -95,8 +95,8 @@ struct virtio_net {
 	struct virtq_setup asked_setup[NET_MAX_QUEUES];
 	struct net_config config; /* status and mac change */
 
-	pthread_mutex_t tx_lock, rx_lock; /* each guards its queues; both: the next three */
-	bool running;
+	pthread_mutex_t tx_lock, rx_lock; /* each guards its queues; both: the next four */
+	bool running, paused;
 	unsigned n_pairs; /* that the driver uses now */
 	uint64_t features;
 	struct virtq q[NET_MAX_QUEUES]; /* rx 0, tx 0, rx 1, tx 1 ..., control */
@@ -105,6 +105,12 @@ struct virtio_net {
 	struct net_filter filter;	/* rx_lock, like all below */
 	struct virtq_chain rx_chain[NET_MAX_MERGE];
 };
+
+/* Whether queues may be worked on. With a lock. */
+static inline bool net_works(const struct virtio_net *n)
+{
+	return n->running && !n->paused;
+}
 
 static inline bool net_has(const struct virtio_net *n, unsigned feature)
 {

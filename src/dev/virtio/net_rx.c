@@ -111,7 +111,9 @@ bool net_rx(void *end, const struct frame_meta *meta, const struct iovec *iov, u
 	pthread_mutex_lock(&n->rx_lock);
 	if (!net_has(n, NET_F_GUEST_CSUM))
 		hdr.meta.flags = 0;
-	if (n->running && net_filter_passes(&n->filter, head, head_len)) {
+	if (n->running && n->paused)
+		fit = FIT_LATER;
+	else if (n->running && net_filter_passes(&n->filter, head, head_len)) {
 		unsigned q = steer(n, head, head_len) * 2;
 		struct virtq *vq = &n->q[q];
 		struct buffers b;
