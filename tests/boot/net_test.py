@@ -117,10 +117,10 @@ class Output:
         return dict(re.findall(r"^report (\w+): (.*)$", self.text, re.M))
 
 
-def traffic(guests, engine):
+def traffic(guests, engine, mtu):
     sink, port = Sink(), free_port()
     args = f"web={listen(web)} sink={sink.port} blocks={BLOCKS}"
-    p = start(args, guests, engine, "net", [f"user,forward=127.0.0.1:{port}:7777,hostname=box"], 2)
+    p = start(args, guests, engine, "net", [f"user,forward=127.0.0.1:{port}:7777,hostname=box,mtu={mtu}"], 2)
     out = Output(p)
     out.wait("report listening", 150 * SLOW)
     deadline = time.monotonic() + 20 * SLOW
@@ -137,7 +137,7 @@ def traffic(guests, engine):
         time.sleep(0.1)
     got = out.end(150 * SLOW)
     big = f"{hashlib.sha256(BIG).hexdigest()}  -"
-    want = {"offer": "10.0.2.15/24 via 10.0.2.2 dns 10.0.2.3 name box", "mtu": "65520", "queues": "2",
+    want = {"offer": "10.0.2.15/24 via 10.0.2.2 dns 10.0.2.3 name box", "mtu": str(mtu), "queues": "2",
             "carrier": "1", "ping": "3 packets", "hello": "hello from the host", "down": big,
             "small": big, "done": "0"}
     for key, val in want.items():
@@ -168,5 +168,6 @@ if not sys.argv[2]:
     print("skipped: no test guests (guests/build makes them)")
     sys.exit(77)
 CLEAVE = sys.argv[1]
-traffic(pathlib.Path(sys.argv[2]), sys.argv[3])
+for size in (1500, 65520) if sys.argv[3] == "dbt" else (1500,):
+    traffic(pathlib.Path(sys.argv[2]), sys.argv[3], size)
 lost_helper(pathlib.Path(sys.argv[2]), sys.argv[3])

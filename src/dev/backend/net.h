@@ -46,7 +46,7 @@ struct net_forward {
 
 /* Also the message that the helper process gets. */
 struct net_user_cfg {
-	uint32_t mtu; /* 0: NET_USER_MAX_MTU */
+	uint32_t mtu; /* what the guest is told; 0: NET_DEFAULT_MTU */
 	uint8_t restricted;
 	char hostname[NET_HOSTNAME_SIZE]; /* what DHCP says; empty: nothing */
 	uint8_t pad[3];

@@ -361,7 +361,7 @@ int net_user_new(struct net **out, struct evloop *loop, const struct net_user_cf
 
 	if (!u)
 		return err_set(err, ENOMEM, "user networking");
-	c.mtu = c.mtu ? c.mtu : NET_USER_MAX_MTU;
+	c.mtu = c.mtu ? c.mtu : NET_DEFAULT_MTU;
 	u->loop = loop;
 	u->socket = u->bell = u->helper_bell = -1;
 	pthread_mutex_init(&u->tx_lock, NULL);

@@ -232,7 +232,7 @@ TEST(dhcp_gives_the_guest_its_address_name_and_resolver)
 
 TEST(datagrams_reach_the_hosts_loopback_and_come_back)
 {
-	struct net_user_cfg cfg = { 0 };
+	struct net_user_cfg cfg = { .mtu = NET_USER_MAX_MTU };
 	static char big[40000], got[65536];
 	struct sockaddr_in from;
 	socklen_t from_len = sizeof(from);
