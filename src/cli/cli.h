@@ -17,6 +17,10 @@ struct err;
 int cmd_run(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_ps(int argc, char **argv);
+int cmd_stop(int argc, char **argv);
+int cmd_console(int argc, char **argv);
+int cmd_ssh(int argc, char **argv);
 int cmd_net_helper(int argc, char **argv); /* hidden: for ourselves */
 
 /* Print what a command's --help prints, to stdout; help_command returns false if there is no such

@@ -14,6 +14,10 @@ void help_general(void)
 	      "\n"
 	      "Commands:\n"
 	      "  run       boot a kernel in a new machine\n"
+	      "  ps        list the machines that run\n"
+	      "  stop      switch a machine off\n"
+	      "  console   sit down at a machine's serial console\n"
+	      "  ssh       log in to a machine\n"
 	      "  doctor    say what this host offers to machines\n"
 	      "  version   print the version\n"
 	      "  help      explain a command, as in: cleave help run\n"
@@ -39,6 +43,13 @@ static void help_run(void)
 	      "                    features as /proc/cpuinfo names them; default max\n"
 	      "  --engine NAME     how guest code runs: auto, dbt or interp; default auto\n"
 	      "  --console KIND    where the serial line goes: stdio, none, pty or file=PATH\n"
+	      "  --name NAME       what ps, stop, console and ssh call the machine\n"
+	      "  --net user[,WORD...]   a network card behind NAT, without root; may be repeated:\n"
+	      "                    forward=[udp:][ADDRESS:]PORT:GUESTPORT lets the host in, restrict\n"
+	      "                    lets the guest reach nothing else, hostname=NAME, mtu=BYTES,\n"
+	      "                    mac=ADDRESS\n"
+	      "  --net tap=INTERFACE[,mac=ADDRESS]   a card on a tap interface of the host\n"
+	      "  --net none        no card: the default\n"
 	      "  --debug-exit      port 0xf4 ends the process: status (value << 1) | 1\n"
 	      "  --no-reboot       a reset ends the machine in place of restarting it\n"
 	      "  --stats           print counters at the end\n"
@@ -57,8 +68,63 @@ static void help_run(void)
 	      "\n"
 	      "Examples:\n"
 	      "  cleave run --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0' --memory 1G\n"
+	      "  cleave run --kernel vmlinuz --initrd rd --name web --net user,forward=127.0.0.1:8080:80\n"
 	      "  cleave run --kernel test.elf --debug-exit --append 'smp 3' --cpus 4\n"
 	      "  cleave run --kernel vmlinuz --cpu x86-64-v3,-avx2 --trace exc,int,file=/tmp/t\n",
+	      stdout);
+}
+
+static void help_ps(void)
+{
+	fputs("usage: cleave ps [--json]\n"
+	      "\n"
+	      "Lists your machines that run on this host, with the ports that lead into them.\n"
+	      "\n"
+	      "  --json   what each says of itself, for scripts (docs/control.md)\n"
+	      "\n"
+	      "Example:\n"
+	      "  cleave ps --json\n",
+	      stdout);
+}
+
+static void help_stop(void)
+{
+	fputs("usage: cleave stop NAME [--timeout SECONDS] [--force]\n"
+	      "\n"
+	      "Presses the power button of the machine NAME and waits until it has ended. A guest that\n"
+	      "has not switched itself off in time is ended as if the plug was pulled.\n"
+	      "\n"
+	      "  --timeout SECONDS   how long the guest has, 0 to 86400; default 90\n"
+	      "  --force             pull the plug at once\n"
+	      "\n"
+	      "Examples:\n"
+	      "  cleave stop web\n"
+	      "  cleave stop web --timeout 10\n",
+	      stdout);
+}
+
+static void help_console(void)
+{
+	fputs("usage: cleave console NAME\n"
+	      "\n"
+	      "Connects this terminal to the serial console of the machine NAME: first what it printed\n"
+	      "last, then what it prints. Ctrl-] leaves; the machine goes on. One at a time.\n"
+	      "\n"
+	      "Example:\n"
+	      "  cleave console web\n",
+	      stdout);
+}
+
+static void help_ssh(void)
+{
+	fputs("usage: cleave ssh [-l USER] NAME [COMMAND...]\n"
+	      "\n"
+	      "Logs in to the machine NAME, or runs COMMAND there, by ssh through the forward that leads\n"
+	      "to the guest's port 22. The user is root without -l.\n"
+	      "\n"
+	      "Examples:\n"
+	      "  cleave run --name web --net user,forward=127.0.0.1:2222:22 --kernel ... &\n"
+	      "  cleave ssh web uptime\n",
 	      stdout);
 }
 
@@ -95,10 +161,9 @@ static const struct {
 	const char *command;
 	void (*print)(void);
 } pages[] = {
-	{ "run", help_run },
-	{ "doctor", help_doctor },
-	{ "version", help_version },
-	{ "help", help_help },
+	{ "run", help_run },	     { "ps", help_ps },	    { "stop", help_stop },
+	{ "console", help_console }, { "ssh", help_ssh },   { "doctor", help_doctor },
+	{ "version", help_version }, { "help", help_help },
 };
 
 bool help_command(const char *command)

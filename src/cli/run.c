@@ -8,6 +8,7 @@
 #include "cli/net_option.h"
 #include "host/terminal.h"
 #include "cpu/x86/features.h"
+#include "machine/control.h"
 #include "machine/machine.h"
 
 #include <errno.h>
@@ -91,6 +92,17 @@ static int set_console(struct options *o, const char *val, struct err *err)
 			       "--console file=boot.log",
 			       val);
 	}
+	return 0;
+}
+
+static int set_name(struct options *o, const char *val, struct err *err)
+{
+	if (!control_is_name(val))
+		return err_say(
+			err, EINVAL,
+			"'%s' is no name: letters, digits, '.', '_' and '-', as in --name web",
+			val);
+	o->cfg.name = val;
 	return 0;
 }
 
@@ -185,6 +197,7 @@ static const struct {
 	{ "--cpu", true, set_cpu },
 	{ "--engine", true, set_engine },
 	{ "--console", true, set_console },
+	{ "--name", true, set_name },
 	{ "--net", true, set_net },
 	{ "--debug-exit", false, set_debug_exit },
 	{ "--no-reboot", false, set_no_reboot },
@@ -307,9 +320,24 @@ static int exit_status(enum machine_end why, uint32_t code, int sig)
 	}
 }
 
+/* A machine that was given no name goes on without a socket where there is no place for one. */
+static int open_control(struct control **out, struct machine *m, const char *name, struct err *err)
+{
+	struct err why;
+	char made_up[32];
+
+	if (name)
+		return control_new(out, m, name, err);
+	snprintf(made_up, sizeof(made_up), "vm-%d", (int)getpid());
+	if (control_new(out, m, made_up, &why) < 0)
+		log_say(LOG_INFO, "no control socket: %s", why.msg);
+	return 0;
+}
+
 static int run(const struct machine_config *cfg, struct err *err)
 {
 	struct signals signals = { 0 };
+	struct control *control = NULL;
 	struct machine *m;
 	uint32_t code;
 
@@ -319,13 +347,16 @@ static int run(const struct machine_config *cfg, struct err *err)
 
 	if (ret < 0)
 		return ret;
-	ret = signals_begin(&signals, m, err);
+	ret = open_control(&control, m, cfg->name, err);
+	if (ret == 0)
+		ret = signals_begin(&signals, m, err);
 	if (ret == 0) {
 		enum machine_end why = machine_run(m, &code);
 
 		signals_end(&signals);
 		ret = exit_status(why, code, signals.got);
 	}
+	control_free(control);
 	machine_free(m);
 	return ret;
 }

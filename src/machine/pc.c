@@ -2,6 +2,7 @@
 #include "base/err.h"
 #include "dev/acpi/pm.h"
 #include "dev/backend/chr.h"
+#include "dev/backend/chr_tee.h"
 #include "dev/isa/isa.h"
 #include "dev/pci/pci.h"
 #include "machine/acpi.h"
@@ -48,16 +49,24 @@ static void on_escape(void *arg, enum chr_escape what)
 	}
 }
 
-static int make_console(struct machine *m, struct err *err)
+static int make_terminal(struct machine *m, struct chr **out, struct err *err)
 {
 	struct chr_escape_fn escape = { .fn = on_escape, .arg = m };
 
 	switch (m->cfg.console) {
-	case CONSOLE_STDIO: return chr_stdio_new(&m->console, m->loop, escape, err);
-	case CONSOLE_FILE: return chr_file_new(&m->console, m->loop, m->cfg.console_path, err);
-	case CONSOLE_PTY: return chr_pty_new(&m->console, m->loop, err);
-	default: return chr_null_new(&m->console, err);
+	case CONSOLE_STDIO: return chr_stdio_new(out, m->loop, escape, err);
+	case CONSOLE_FILE: return chr_file_new(out, m->loop, m->cfg.console_path, err);
+	case CONSOLE_PTY: return chr_pty_new(out, m->loop, err);
+	default: return chr_null_new(out, err);
 	}
+}
+
+static int make_console(struct machine *m, struct err *err)
+{
+	struct chr *terminal;
+	int ret = make_terminal(m, &terminal, err);
+
+	return ret < 0 ? ret : chr_tee_new(&m->console, m->loop, terminal, err);
 }
 
 struct dev *pc_slot(struct machine *m)
