@@ -10,11 +10,16 @@ _cleave()
 	[[ $prev == = && $COMP_CWORD -ge 2 ]] && prev=${COMP_WORDS[COMP_CWORD - 2]}
 
 	if [[ $COMP_CWORD -eq 1 ]]; then
-		words='run doctor version help'
+		words='run ps stop console ssh doctor version help'
 	elif [[ ${COMP_WORDS[1]} == help ]]; then
-		words='run doctor version help'
+		words='run ps stop console ssh doctor version help'
 	elif [[ ${COMP_WORDS[1]} == doctor ]]; then
 		words='--json --help'
+	elif [[ ${COMP_WORDS[1]} == ps ]]; then
+		words='--json --help'
+	elif [[ ${COMP_WORDS[1]} == @(stop|console|ssh) ]]; then
+		words=$(cleave ps 2>/dev/null | awk 'NR > 1 { print $1 }')
+		[[ ${COMP_WORDS[1]} == stop ]] && words+=' --timeout --force --help'
 	elif [[ ${COMP_WORDS[1]} == run ]]; then
 		case $prev in
 		--kernel | --initrd)
@@ -28,9 +33,10 @@ _cleave()
 		--log) words='error warn info debug' ;;
 		--trace) words='exc int pio mmio irq timer msr cpuid mmu mode block disas regs boot
 			reset guest all' ;;
-		--append | --memory | --cpus | --icount-hash) return ;;
+		--net) words='user user,forward= user,restrict tap= none' ;;
+		--name | --append | --memory | --cpus | --icount-hash) return ;;
 		*) words='--kernel --initrd --append --memory --cpus --cpu --engine --console
-			--debug-exit --no-reboot --stats --icount --icount-hash
+			--name --net --debug-exit --no-reboot --stats --icount --icount-hash
 			--log --trace --help' ;;
 		esac
 	fi
