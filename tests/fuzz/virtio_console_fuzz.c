@@ -4,6 +4,7 @@
 #include "virtio_hostile.h"
 
 #include <fcntl.h>
+#include <signal.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
@@ -30,6 +31,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
 	hostile_up(&h, 6, data, len);
 	at = vboard_place(&h.b);
+	signal(SIGPIPE, SIG_IGN); /* as the program does */
 	assert(pipe2(p.in, O_NONBLOCK) == 0 && pipe2(p.out, O_NONBLOCK) == 0);
 	fd.in_fd = p.in[0];
 	fd.out_fd = p.out[1];
