@@ -29,14 +29,15 @@ _cleave()
 			return ;;
 		--cpu) words='host max x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4' ;;
 		--engine) words='auto dbt interp' ;;
-		--console) words='stdio none pty file=' ;;
+		--console | --virtio-console) words='stdio none pty file=' ;;
+		--vsock) words='cid= path=' ;;
 		--log) words='error warn info debug' ;;
 		--trace) words='exc int pio mmio irq timer msr cpuid mmu mode block disas regs boot
 			reset guest all' ;;
 		--net) words='user user,forward= user,restrict tap= none' ;;
-		--name | --append | --memory | --cpus | --icount-hash) return ;;
-		*) words='--kernel --initrd --append --memory --cpus --cpu --engine --console
-			--name --net --debug-exit --no-reboot --stats --icount --icount-hash
+		--name | --append | --memory | --cpus | --icount-hash | --balloon) return ;;
+		*) words='--kernel --initrd --append --memory --cpus --cpu --engine --console --name --net
+			--virtio-console --balloon --vsock --debug-exit --no-reboot --stats --icount --icount-hash
 			--log --trace --help' ;;
 		esac
 	fi

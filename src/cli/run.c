@@ -20,6 +20,8 @@
 
 struct options {
 	struct machine_config cfg;
+	char **text; /* copies of values that were cut up: cfg points into them; owned */
+	unsigned n_texts;
 	struct nic_config nic[MACHINE_MAX_NICS];
 	bool help;
 };
@@ -75,23 +77,128 @@ static int set_engine(struct options *o, const char *val, struct err *err)
 	return 0;
 }
 
-static int set_console(struct options *o, const char *val, struct err *err)
+/* stdio, none, pty or file=PATH; -EINVAL for anything else. */
+static int parse_console(const char *val, enum console_kind *kind, const char **path)
 {
 	if (strcmp(val, "stdio") == 0) {
-		o->cfg.console = CONSOLE_STDIO;
+		*kind = CONSOLE_STDIO;
 	} else if (strcmp(val, "none") == 0) {
-		o->cfg.console = CONSOLE_NONE;
+		*kind = CONSOLE_NONE;
 	} else if (strcmp(val, "pty") == 0) {
-		o->cfg.console = CONSOLE_PTY;
+		*kind = CONSOLE_PTY;
 	} else if (strncmp(val, "file=", 5) == 0 && val[5]) {
-		o->cfg.console = CONSOLE_FILE;
-		o->cfg.console_path = val + 5;
+		*kind = CONSOLE_FILE;
+		*path = val + 5;
 	} else {
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int set_console(struct options *o, const char *val, struct err *err)
+{
+	if (parse_console(val, &o->cfg.console, &o->cfg.console_path) < 0)
 		return err_say(err, EINVAL,
 			       "'%s' is not stdio, none, pty or file=PATH, as in "
 			       "--console file=boot.log",
 			       val);
+	return 0;
+}
+
+/* A copy of val to cut up; it lasts as long as the machine. NULL: no memory. */
+static char *copy_text(struct options *o, const char *val, struct err *err)
+{
+	char *copy = strdup(val);
+
+	if (copy)
+		o->text[o->n_texts++] = copy;
+	else
+		err_set(err, ENOMEM, "start");
+	return copy;
+}
+
+/* The next of the words that commas separate; NULL at the end. Cuts *text up. */
+static char *next_word(char **text)
+{
+	return *text ? strsep(text, ",") : NULL;
+}
+
+/* What follows name= in word; NULL if it is another word or nothing follows. */
+static const char *value_of(const char *word, const char *name)
+{
+	size_t len = strlen(name);
+
+	return strncmp(word, name, len) == 0 && word[len] == '=' && word[len + 1] ? word + len + 1
+										  : NULL;
+}
+
+static int set_virtio_console(struct options *o, const char *val, struct err *err)
+{
+	struct port_config *p = &o->cfg.port[o->cfg.n_ports];
+	char *rest = copy_text(o, val, err), *word;
+
+	if (!rest)
+		return -ENOMEM;
+	if (o->cfg.n_ports == MACHINE_MAX_PORTS)
+		return err_say(err, EINVAL, "at most %u times", MACHINE_MAX_PORTS);
+	word = next_word(&rest);
+	if (parse_console(word, &p->kind, &p->path) < 0)
+		return err_say(err, EINVAL,
+			       "'%s' is not stdio, none, pty or file=PATH, as in "
+			       "--virtio-console pty,name=org.example.agent",
+			       word);
+	while ((word = next_word(&rest))) {
+		p->name = value_of(word, "name");
+		if (!p->name)
+			return err_say(err, EINVAL, "'%s' is not name=NAME", word);
 	}
+	o->cfg.n_ports++;
+	return 0;
+}
+
+static int set_balloon(struct options *o, const char *val, struct err *err)
+{
+	struct balloon_config *b = &o->cfg.balloon;
+	char *rest = copy_text(o, val, err), *word;
+
+	if (!rest)
+		return -ENOMEM;
+	b->on = true;
+	word = next_word(&rest);
+	if (parse_size(word, &b->bytes) < 0)
+		return err_say(err, EINVAL, "'%s' is not a size; write it as in --balloon 128M",
+			       word);
+	while ((word = next_word(&rest))) {
+		const char *stats = value_of(word, "stats");
+
+		if (!stats || parse_number(stats, 1, 86400, &b->stats_s) < 0)
+			return err_say(err, EINVAL,
+				       "'%s' is not stats=SECONDS, as in --balloon 0,stats=5",
+				       word);
+	}
+	return 0;
+}
+
+static int set_vsock(struct options *o, const char *val, struct err *err)
+{
+	struct vsock_config *v = &o->cfg.vsock;
+	char *rest = copy_text(o, val, err), *word;
+
+	if (!rest)
+		return -ENOMEM;
+	while ((word = next_word(&rest))) {
+		const char *cid = value_of(word, "cid"), *path = value_of(word, "path");
+
+		if (path)
+			v->path = path;
+		else if (!cid || parse_number(cid, 3, UINT_MAX - 1, &v->cid) < 0)
+			return err_say(err, EINVAL,
+				       "'%s' is neither cid=N (3 to 4294967294) nor path=SOCKET",
+				       word);
+	}
+	if (!v->cid || !v->path)
+		return err_say(err, EINVAL,
+			       "both are needed, as in --vsock cid=3,path=/tmp/vm.sock");
 	return 0;
 }
 
@@ -197,6 +304,9 @@ static const struct {
 	{ "--cpu", true, set_cpu },
 	{ "--engine", true, set_engine },
 	{ "--console", true, set_console },
+	{ "--virtio-console", true, set_virtio_console },
+	{ "--balloon", true, set_balloon },
+	{ "--vsock", true, set_vsock },
 	{ "--name", true, set_name },
 	{ "--net", true, set_net },
 	{ "--debug-exit", false, set_debug_exit },
@@ -365,7 +475,9 @@ int cmd_run(int argc, char **argv)
 {
 	/* As many as there can be. */
 	AUTO_FREE const char **initrd = calloc((size_t)argc, sizeof(*initrd));
+	AUTO_FREE char **text = calloc((size_t)argc, sizeof(*text));
 	struct options o = {
+		.text = text,
 		.cfg = {
 			.initrd = initrd,
 			.append = "",
@@ -379,14 +491,14 @@ int cmd_run(int argc, char **argv)
 	o.cfg.nic = o.nic;
 
 	struct err err;
-	int ret = initrd ? parse(&o, argc, argv, &err) : err_set(&err, ENOMEM, "start");
+	int ret = initrd && text ? parse(&o, argc, argv, &err) : err_set(&err, ENOMEM, "start");
 
-	if (ret == 0 && o.help) {
+	if (ret == 0 && o.help)
 		help_command("run");
-		return STATUS_OK;
-	}
-	if (ret == 0)
+	else if (ret == 0)
 		ret = run(&o.cfg, &err);
+	while (o.n_texts)
+		free(text[--o.n_texts]);
 	for (unsigned i = 0; i < MACHINE_MAX_NICS; i++)
 		free((void *)o.nic[i].tap);
 	if (ret < 0) {

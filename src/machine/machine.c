@@ -59,7 +59,7 @@ static int check_config(const struct machine_config *cfg, struct err *err)
 			       "instructions; leave out --net");
 	if (cfg->icount_hash && !cfg->icount)
 		return err_say(err, EINVAL, "--icount-hash: needs --icount");
-	return 0;
+	return pc_check_virtio(cfg, err);
 }
 
 static int make_model(struct machine *m, struct err *err)
@@ -322,6 +322,7 @@ static void print_stats(const struct machine *m)
 			fprintf(stderr, "cpu %u: %s: %s\n", i, c->engine->name, text);
 		}
 	}
+	pc_print_virtio(m);
 	fprintf(stderr, "guest time %.3f s\n", (double)vclock_now(&m->clock) / 1e9);
 }
 

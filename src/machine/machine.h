@@ -11,6 +11,7 @@ struct machine;
 
 #define MACHINE_MAX_DISKS 16
 #define MACHINE_MAX_NICS  8
+#define MACHINE_MAX_PORTS 8
 
 enum console_kind { CONSOLE_STDIO, CONSOLE_NONE, CONSOLE_FILE, CONSOLE_PTY };
 
@@ -31,6 +32,24 @@ struct nic_config {
 	uint8_t mac[6]; /* all zero: made up */
 };
 
+/* A port of the virtio console. The first is a console (hvc0), the others are serial ports. */
+struct port_config {
+	enum console_kind kind;
+	const char *path; /* CONSOLE_FILE */
+	const char *name; /* that the guest sees; NULL: none */
+};
+
+struct balloon_config {
+	bool on;
+	uint64_t bytes;	  /* what the guest is asked for at its start */
+	unsigned stats_s; /* seconds between two looks at the guest's statistics; 0: none */
+};
+
+struct vsock_config {
+	uint32_t cid;	  /* 0: no device */
+	const char *path; /* of the Unix socket */
+};
+
 /* Everything that a user chooses. Strings are borrowed for the machine's life. */
 struct machine_config {
 	const char *name;    /* what people call it; NULL: nothing */
@@ -48,6 +67,10 @@ struct machine_config {
 	unsigned n_disks;
 	struct nic_config *nic;
 	unsigned n_nics;
+	struct port_config port[MACHINE_MAX_PORTS];
+	unsigned n_ports;
+	struct balloon_config balloon;
+	struct vsock_config vsock;
 	bool debug_exit;      /* isa-debug-exit at 0xf4 ends the process */
 	bool no_reboot;	      /* a reset ends the machine instead */
 	bool stats;	      /* print counters at the end */

@@ -12,6 +12,7 @@
 
 #include <pthread.h>
 
+struct balloon;
 struct boot;
 struct chr;
 struct evloop;
@@ -40,8 +41,9 @@ struct machine {
 
 	struct chr *console;
 	struct intc *intc;
-	struct pci_bus *pci; /* borrowed from its device */
-	struct pm *power;    /* the same */
+	struct pci_bus *pci;	 /* borrowed from its device */
+	struct pm *power;	 /* the same */
+	struct balloon *balloon; /* the same; NULL: none */
 	struct dev dev[MACHINE_MAX_DEVS];
 	unsigned n_devs;
 
@@ -58,7 +60,15 @@ int pc_build(struct machine *m, struct err *err);
  * returned). */
 struct dev *pc_slot(struct machine *m);
 int pc_add(struct machine *m, int ret);
-/* pc_virtio.c: the virtio devices that the configuration asks for, and an rng. */
+/* Where a console of this kind leads, which a person knows as what; made with the machine's loop.
+ */
+int pc_make_chr(struct machine *m, struct chr **out, enum console_kind kind, const char *path,
+		const char *what, struct err *err);
+/* pc_virtio.c: whether the configuration's virtio devices can be had, -EINVAL if not; */
+int pc_check_virtio(const struct machine_config *cfg, struct err *err);
+/* their counters, on stderr; */
+void pc_print_virtio(const struct machine *m);
+/* the virtio devices that the configuration asks for, and an rng. */
 int pc_add_virtio(struct machine *m, struct err *err);
 /* pc_net.c: the network cards, each with a thread of its own, and what their cables end in. */
 int pc_add_nics(struct machine *m, struct err *err);

@@ -49,14 +49,15 @@ static void on_escape(void *arg, enum chr_escape what)
 	}
 }
 
-static int make_terminal(struct machine *m, struct chr **out, struct err *err)
+int pc_make_chr(struct machine *m, struct chr **out, enum console_kind kind, const char *path,
+		const char *what, struct err *err)
 {
 	struct chr_escape_fn escape = { .fn = on_escape, .arg = m };
 
-	switch (m->cfg.console) {
+	switch (kind) {
 	case CONSOLE_STDIO: return chr_stdio_new(out, m->loop, escape, err);
-	case CONSOLE_FILE: return chr_file_new(out, m->loop, m->cfg.console_path, err);
-	case CONSOLE_PTY: return chr_pty_new(out, m->loop, err);
+	case CONSOLE_FILE: return chr_file_new(out, m->loop, path, err);
+	case CONSOLE_PTY: return chr_pty_new(out, m->loop, what, err);
 	default: return chr_null_new(out, err);
 	}
 }
@@ -64,7 +65,8 @@ static int make_terminal(struct machine *m, struct chr **out, struct err *err)
 static int make_console(struct machine *m, struct err *err)
 {
 	struct chr *terminal;
-	int ret = make_terminal(m, &terminal, err);
+	int ret = pc_make_chr(m, &terminal, m->cfg.console, m->cfg.console_path,
+			      "the serial console", err);
 
 	return ret < 0 ? ret : chr_tee_new(&m->console, m->loop, terminal, err);
 }

@@ -3,6 +3,7 @@
 #include "base/err.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -199,6 +200,20 @@ void physmap_stored_range(struct physmap *pm, const uint8_t *p, uint64_t len)
 		p += n;
 		len -= n;
 	}
+}
+
+uint64_t physmap_discard(struct physmap *pm, uint8_t *p, uint64_t len)
+{
+	uint64_t off = (uint64_t)(p - pm->ram), from = ALIGN_UP(off, PAGE_SIZE);
+	uint64_t to = (off + len) & ~(PAGE_SIZE - 1);
+
+	if (off >= pm->ram_bytes || from >= to)
+		return 0;
+	if (fallocate(pm->ram_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from,
+		      (off_t)(to - from)) < 0)
+		return 0;
+	physmap_stored_range(pm, pm->ram + from, to - from);
+	return to - from;
 }
 
 /* The longest piece of [gpa, gpa+len) that lies in one page. */

@@ -102,6 +102,12 @@ bool physmap_stored(struct physmap *pm, const uint8_t *p, uint64_t len);
 /* The same for a range of any length in one region. */
 void physmap_stored_range(struct physmap *pm, const uint8_t *p, uint64_t len);
 
+/* Give the whole pages of RAM in [p, p+len), which lies in one region, back to the host: they read
+ * as zeros until they are stored to. Counts as a store to them. Returns the bytes given back: 0 for
+ * ROM or where the host refuses. Any thread.
+ */
+uint64_t physmap_discard(struct physmap *pm, uint8_t *p, uint64_t len);
+
 /* Copy between guest memory and a buffer, over region borders. False if a byte of the range is
  * neither RAM nor ROM; then nothing before that byte is undone. Writes drop what falls on ROM and
  * mark pages dirty. Any thread.

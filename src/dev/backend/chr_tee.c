@@ -96,8 +96,17 @@ static void under_break(void *arg)
 	struct chr_tee *t = arg;
 
 	pthread_mutex_lock(&t->in_lock);
-	t->chr.front.rx_break(t->chr.front.arg);
+	if (t->chr.front.rx_break)
+		t->chr.front.rx_break(t->chr.front.arg);
 	pthread_mutex_unlock(&t->in_lock);
+}
+
+static void under_drained(void *arg)
+{
+	struct chr_tee *t = arg;
+
+	if (t->chr.front.drained)
+		t->chr.front.drained(t->chr.front.arg);
 }
 
 /* Who is attached. */
@@ -193,7 +202,11 @@ int chr_tee_attach(struct chr *tee, int fd, struct err *err)
 static void tee_start(struct chr *b)
 {
 	struct chr_tee *t = of(b);
-	struct chr_front front = { under_room, under_rx, under_break, t };
+	struct chr_front front = { .room = under_room,
+				   .rx = under_rx,
+				   .rx_break = under_break,
+				   .drained = under_drained,
+				   .arg = t };
 
 	chr_start(t->under, front);
 }
@@ -218,6 +231,11 @@ static void tee_write(struct chr *b, const uint8_t *buf, unsigned n)
 	show(t, buf, n);
 	pthread_mutex_unlock(&t->out_lock);
 	chr_write(t->under, buf, n);
+}
+
+static unsigned tee_room(struct chr *b)
+{
+	return chr_room(of(b)->under);
 }
 
 static void tee_accept(struct chr *b)
@@ -257,6 +275,7 @@ static void tee_free(struct chr *b)
 static const struct chr_ops tee_ops = {
 	.start = tee_start,
 	.write = tee_write,
+	.room = tee_room,
 	.accept = tee_accept,
 	.unblock = tee_unblock,
 	.free = tee_free,

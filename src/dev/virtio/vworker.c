@@ -101,9 +101,11 @@ static void start_queue(struct vworker *w, unsigned q, const struct virtq_setup 
 		vdev_broken(w->vdev);
 }
 
+/* A driver may be gone again before its start was seen here; it may have written registers, though.
+ */
 static void stop_all(struct vworker *w)
 {
-	if (w->running && w->cfg.ops->stopped)
+	if (w->cfg.ops->stopped)
 		w->cfg.ops->stopped(w->cfg.dev);
 	w->running = false;
 	for (unsigned q = 0; q < w->cfg.n_queues; q++)

@@ -16,7 +16,8 @@ struct physmap;
 struct vworker_ops {
 	/* The driver is there: enabled queues are ready, and each is kicked after this. */
 	void (*started)(void *dev, uint64_t features);
-	/* The driver is gone: drop (virtq_drop) all chains held. The queues stop after this. */
+	/* The driver is gone, perhaps before it was seen to start: drop (virtq_drop) all chains
+	 * held, forget what it said. The queues stop after this. */
 	void (*stopped)(void *dev);
 	/* The same for one queue. */
 	void (*queue_stopped)(void *dev, unsigned q);
