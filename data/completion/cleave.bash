@@ -10,27 +10,53 @@ _cleave()
 	[[ $prev == = && $COMP_CWORD -ge 2 ]] && prev=${COMP_WORDS[COMP_CWORD - 2]}
 
 	if [[ $COMP_CWORD -eq 1 ]]; then
-		words='run doctor version help'
+		words='run disk ps stop console ssh doctor version help'
 	elif [[ ${COMP_WORDS[1]} == help ]]; then
-		words='run doctor version help'
+		words='run disk ps stop console ssh doctor version help'
+	elif [[ ${COMP_WORDS[1]} == disk ]]; then
+		case $prev in
+		--format | --to | --backing-format) words='raw qcow2' ;;
+		--compat) words='2 3' ;;
+		--refcount-bits) words='1 2 4 8 16 32 64' ;;
+		--cluster-size) words='512 4K 64K 2M' ;;
+		--snapshot) return ;;
+		disk) words='create info check convert resize map' ;;
+		*)
+			if [[ $cur != -* ]]; then
+				local IFS=$'\n'
+				compopt -o filenames 2>/dev/null
+				mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+				return
+			fi
+			words='--format --to --cluster-size --compat --refcount-bits --backing
+				--backing-format --snapshot --force --repair --shrink --json --help' ;;
+		esac
 	elif [[ ${COMP_WORDS[1]} == doctor ]]; then
 		words='--json --help'
+	elif [[ ${COMP_WORDS[1]} == ps ]]; then
+		words='--json --help'
+	elif [[ ${COMP_WORDS[1]} == @(stop|console|ssh) ]]; then
+		words=$(cleave ps 2>/dev/null | awk 'NR > 1 { print $1 }')
+		[[ ${COMP_WORDS[1]} == stop ]] && words+=' --timeout --force --help'
 	elif [[ ${COMP_WORDS[1]} == run ]]; then
 		case $prev in
-		--kernel | --initrd)
+		--kernel | --initrd | --disk)
 			local IFS=$'\n'
 			compopt -o filenames 2>/dev/null
 			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 			return ;;
 		--cpu) words='host max x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4' ;;
 		--engine) words='auto dbt interp' ;;
-		--console) words='stdio none pty file=' ;;
+		--console | --virtio-console) words='stdio none pty file=' ;;
+		--vsock) words='cid= path=' ;;
+		--on-io-error) words='report stop' ;;
 		--log) words='error warn info debug' ;;
 		--trace) words='exc int pio mmio irq timer msr cpuid mmu mode block disas regs dbt perf boot
 			reset guest all' ;;
-		--append | --memory | --cpus | --icount-hash) return ;;
-		*) words='--kernel --initrd --append --memory --cpus --cpu --engine --console
-			--debug-exit --no-reboot --stats --icount --icount-hash
+		--net) words='user user,forward= user,restrict tap= none' ;;
+		--name | --append | --memory | --cpus | --icount-hash | --balloon) return ;;
+		*) words='--kernel --initrd --append --memory --cpus --cpu --engine --console --disk --on-io-error
+			--name --net --virtio-console --balloon --vsock --debug-exit --no-reboot --stats --icount --icount-hash
 			--log --trace --help' ;;
 		esac
 	fi

@@ -15,8 +15,14 @@ struct err;
 
 /* argv starts at the subcommand's name. Return the exit status. */
 int cmd_run(int argc, char **argv);
+int cmd_disk(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_ps(int argc, char **argv);
+int cmd_stop(int argc, char **argv);
+int cmd_console(int argc, char **argv);
+int cmd_ssh(int argc, char **argv);
+int cmd_net_helper(int argc, char **argv); /* hidden: for ourselves */
 
 /* Print what a command's --help prints, to stdout; help_command returns false if there is no such
  * command. */
@@ -29,6 +35,8 @@ bool is_help_option(const char *arg);
  * memory sizes. -EINVAL for anything else or nothing.
  */
 int parse_size(const char *text, uint64_t *bytes);
+/* The same, but a bare number is bytes. */
+int parse_bytes(const char *text, uint64_t *bytes);
 /* A whole decimal number from min to max. -EINVAL. */
 int parse_number(const char *text, unsigned min, unsigned max, unsigned *n);
 

@@ -14,6 +14,11 @@ void help_general(void)
 	      "\n"
 	      "Commands:\n"
 	      "  run       boot a kernel in a new machine\n"
+	      "  disk      make disk images, look at them, check, copy and resize them\n"
+	      "  ps        list the machines that run\n"
+	      "  stop      switch a machine off\n"
+	      "  console   sit down at a machine's serial console\n"
+	      "  ssh       log in to a machine\n"
 	      "  doctor    say what this host offers to machines\n"
 	      "  version   print the version\n"
 	      "  help      explain a command, as in: cleave help run\n"
@@ -39,6 +44,27 @@ static void help_run(void)
 	      "                    features as /proc/cpuinfo names them; default max\n"
 	      "  --engine NAME     how guest code runs: auto, dbt or interp; default auto\n"
 	      "  --console KIND    where the serial line goes: stdio, none, pty or file=PATH\n"
+	      "  --virtio-console KIND[,name=NAME]\n"
+	      "                    a virtio console (hvc0) in the same way; repeated, further ports\n"
+	      "  --balloon SIZE[,stats=SECONDS]\n"
+	      "                    a balloon that takes SIZE of the guest's memory, and gives what\n"
+	      "                    the guest does not use back to the host; 0 is a size, too\n"
+	      "  --vsock cid=N,path=SOCKET\n"
+	      "                    sockets between host and guest, by the Unix socket SOCKET\n"
+	      "  --disk FILE[,...] a disk; may be repeated. FILE is a file, a block device or an nbd://\n"
+	      "                    URI. Behind commas: format=raw or qcow2, readonly, direct,\n"
+	      "                    serial=TEXT, queues=N, iops=N, bps=SIZE, iops-burst=N,\n"
+	      "                    bps-burst=SIZE, backing (follow the image's backing file) or\n"
+	      "                    backing=FILE,backing-format=raw or qcow2, snapshot=NAME\n"
+	      "  --on-io-error WHAT report (the guest sees it) or stop (the machine waits until you\n"
+	      "                    mend it and go on with Ctrl-A c or SIGCONT); default report\n"
+	      "  --name NAME       what ps, stop, console and ssh call the machine\n"
+	      "  --net user[,WORD...]   a network card behind NAT, without root; may be repeated:\n"
+	      "                    forward=[udp:][ADDRESS:]PORT:GUESTPORT lets the host in, restrict\n"
+	      "                    lets the guest reach nothing else, hostname=NAME, mtu=BYTES,\n"
+	      "                    mac=ADDRESS\n"
+	      "  --net tap=INTERFACE[,mac=ADDRESS]   a card on a tap interface of the host\n"
+	      "  --net none        no card: the default\n"
 	      "  --debug-exit      port 0xf4 ends the process: status (value << 1) | 1\n"
 	      "  --no-reboot       a reset ends the machine in place of restarting it\n"
 	      "  --stats           print counters at the end\n"
@@ -57,8 +83,105 @@ static void help_run(void)
 	      "\n"
 	      "Examples:\n"
 	      "  cleave run --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0' --memory 1G\n"
+	      "  cleave run --kernel vmlinuz --initrd initrd.img --disk root.qcow2,format=qcow2 \\\n"
+	      "      --append 'console=ttyS0 root=/dev/vda'\n"
+	      "  cleave run --kernel vmlinuz --initrd rd --name web --net user,forward=127.0.0.1:8080:80\n"
 	      "  cleave run --kernel test.elf --debug-exit --append 'smp 3' --cpus 4\n"
 	      "  cleave run --kernel vmlinuz --cpu x86-64-v3,-avx2 --trace exc,int,file=/tmp/t\n",
+	      stdout);
+}
+
+static void help_disk(void)
+{
+	fputs("usage: cleave disk COMMAND [OPTION...] FILE...\n"
+	      "\n"
+	      "Commands:\n"
+	      "  create FILE [SIZE]      make an image; without SIZE as large as the backing file\n"
+	      "  info FILE               say what an image is\n"
+	      "  check FILE              compare a qcow2 image's reference counts with its tables\n"
+	      "  convert SOURCE TARGET   copy a disk into a new image\n"
+	      "  resize FILE SIZE        make a disk larger or smaller, also by +SIZE\n"
+	      "  map FILE                say which parts of a disk are stored, and where\n"
+	      "\n"
+	      "  --format NAME           raw or qcow2: what to create (default qcow2), or what the\n"
+	      "                          image is (default raw; qcow2 is never guessed)\n"
+	      "  --to NAME               convert: the target's format; default qcow2\n"
+	      "  --cluster-size SIZE     create, convert: from 512 to 2M; default 64K\n"
+	      "  --compat N              create, convert: qcow2 version 2 or 3; default 3\n"
+	      "  --refcount-bits N       create, convert: from 1 to 64; default 16\n"
+	      "  --backing FILE          create: what is not written is FILE's; with\n"
+	      "  --backing-format NAME   its format\n"
+	      "  --backing               convert, map: follow the backing files\n"
+	      "  --snapshot NAME         convert: an internal snapshot in place of the disk\n"
+	      "  --force                 create, convert: replace the target\n"
+	      "  --repair                check: mend what can be mended\n"
+	      "  --shrink                resize: cut off the end of the disk\n"
+	      "  --json                  info, check, map: for scripts\n"
+	      "\n"
+	      "SIZE is bytes, or has K, M, G or T behind it.\n"
+	      "\n"
+	      "Exit status: 0; 1 for a mistake, or where check finds errors; 128 + N ended by\n"
+	      "signal N. A target has its name only once it is complete.\n"
+	      "\n"
+	      "Examples:\n"
+	      "  cleave disk create root.qcow2 10G\n"
+	      "  cleave disk create --backing base.img --backing-format raw overlay.qcow2\n"
+	      "  cleave disk convert --format qcow2 --to raw root.qcow2 root.img\n"
+	      "  cleave disk check --repair root.qcow2\n",
+	      stdout);
+}
+
+static void help_ps(void)
+{
+	fputs("usage: cleave ps [--json]\n"
+	      "\n"
+	      "Lists your machines that run on this host, with the ports that lead into them.\n"
+	      "\n"
+	      "  --json   what each says of itself, for scripts (docs/control.md)\n"
+	      "\n"
+	      "Example:\n"
+	      "  cleave ps --json\n",
+	      stdout);
+}
+
+static void help_stop(void)
+{
+	fputs("usage: cleave stop NAME [--timeout SECONDS] [--force]\n"
+	      "\n"
+	      "Presses the power button of the machine NAME and waits until it has ended. A guest that\n"
+	      "has not switched itself off in time is ended as if the plug was pulled.\n"
+	      "\n"
+	      "  --timeout SECONDS   how long the guest has, 0 to 86400; default 90\n"
+	      "  --force             pull the plug at once\n"
+	      "\n"
+	      "Examples:\n"
+	      "  cleave stop web\n"
+	      "  cleave stop web --timeout 10\n",
+	      stdout);
+}
+
+static void help_console(void)
+{
+	fputs("usage: cleave console NAME\n"
+	      "\n"
+	      "Connects this terminal to the serial console of the machine NAME: first what it printed\n"
+	      "last, then what it prints. Ctrl-] leaves; the machine goes on. One at a time.\n"
+	      "\n"
+	      "Example:\n"
+	      "  cleave console web\n",
+	      stdout);
+}
+
+static void help_ssh(void)
+{
+	fputs("usage: cleave ssh [-l USER] NAME [COMMAND...]\n"
+	      "\n"
+	      "Logs in to the machine NAME, or runs COMMAND there, by ssh through the forward that leads\n"
+	      "to the guest's port 22. The user is root without -l.\n"
+	      "\n"
+	      "Examples:\n"
+	      "  cleave run --name web --net user,forward=127.0.0.1:2222:22 --kernel ... &\n"
+	      "  cleave ssh web uptime\n",
 	      stdout);
 }
 
@@ -95,10 +218,9 @@ static const struct {
 	const char *command;
 	void (*print)(void);
 } pages[] = {
-	{ "run", help_run },
-	{ "doctor", help_doctor },
-	{ "version", help_version },
-	{ "help", help_help },
+	{ "run", help_run },	   { "disk", help_disk },	{ "ps", help_ps },
+	{ "stop", help_stop },	   { "console", help_console }, { "ssh", help_ssh },
+	{ "doctor", help_doctor }, { "version", help_version }, { "help", help_help },
 };
 
 bool help_command(const char *command)

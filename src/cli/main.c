@@ -1,5 +1,7 @@
 #include "cli/cli.h"
 
+#include "dev/backend/net.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -13,9 +15,19 @@ static const struct {
 	const char *name;
 	int (*fn)(int argc, char **argv);
 } commands[] = {
-	{ "run", cmd_run },	      { "doctor", cmd_doctor }, { "help", cmd_help },
-	{ "--help", cmd_help },	      { "-h", cmd_help },	{ "version", cmd_version },
+	{ "ps", cmd_ps },
+	{ "stop", cmd_stop },
+	{ "console", cmd_console },
+	{ "ssh", cmd_ssh },
+	{ "run", cmd_run },
+	{ "disk", cmd_disk },
+	{ "doctor", cmd_doctor },
+	{ "help", cmd_help },
+	{ "--help", cmd_help },
+	{ "-h", cmd_help },
+	{ "version", cmd_version },
 	{ "--version", cmd_version },
+	{ NET_HELPER_COMMAND, cmd_net_helper },
 };
 
 int main(int argc, char **argv)

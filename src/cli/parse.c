@@ -6,9 +6,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-int parse_size(const char *text, uint64_t *bytes)
+static int parse_scaled(const char *text, unsigned shift, uint64_t *bytes)
 {
-	unsigned shift = 20;
 	char *end;
 
 	if (!isdigit((unsigned char)*text))
@@ -19,7 +18,7 @@ int parse_size(const char *text, uint64_t *bytes)
 
 	switch (toupper((unsigned char)*end)) {
 	case 'K': shift = 10; break;
-	case 'M':
+	case 'M': shift = 20; break;
 	case 0: break;
 	case 'G': shift = 30; break;
 	case 'T': shift = 40; break;
@@ -29,6 +28,16 @@ int parse_size(const char *text, uint64_t *bytes)
 		return -EINVAL;
 	*bytes = n << shift;
 	return 0;
+}
+
+int parse_size(const char *text, uint64_t *bytes)
+{
+	return parse_scaled(text, 20, bytes);
+}
+
+int parse_bytes(const char *text, uint64_t *bytes)
+{
+	return parse_scaled(text, 0, bytes);
 }
 
 int parse_number(const char *text, unsigned min, unsigned max, unsigned *n)

@@ -5,8 +5,11 @@
 #include "base/own.h"
 #include "base/trace.h"
 #include "cli/cli.h"
+#include "cli/disk_option.h"
+#include "cli/net_option.h"
 #include "host/terminal.h"
 #include "cpu/x86/features.h"
+#include "machine/control.h"
 #include "machine/machine.h"
 
 #include <errno.h>
@@ -18,6 +21,13 @@
 
 struct options {
 	struct machine_config cfg;
+	char **text; /* copies of values that were cut up: cfg points into them; owned */
+	unsigned n_texts;
+	struct disk_config disk[MACHINE_MAX_DISKS];
+	struct disk_option disk_option[MACHINE_MAX_DISKS];
+	unsigned n_disks;
+	bool stop_on_error;
+	struct nic_config nic[MACHINE_MAX_NICS];
 	bool help;
 };
 
@@ -72,24 +82,176 @@ static int set_engine(struct options *o, const char *val, struct err *err)
 	return 0;
 }
 
-static int set_console(struct options *o, const char *val, struct err *err)
+/* stdio, none, pty or file=PATH; -EINVAL for anything else. */
+static int parse_console(const char *val, enum console_kind *kind, const char **path)
 {
 	if (strcmp(val, "stdio") == 0) {
-		o->cfg.console = CONSOLE_STDIO;
+		*kind = CONSOLE_STDIO;
 	} else if (strcmp(val, "none") == 0) {
-		o->cfg.console = CONSOLE_NONE;
+		*kind = CONSOLE_NONE;
 	} else if (strcmp(val, "pty") == 0) {
-		o->cfg.console = CONSOLE_PTY;
+		*kind = CONSOLE_PTY;
 	} else if (strncmp(val, "file=", 5) == 0 && val[5]) {
-		o->cfg.console = CONSOLE_FILE;
-		o->cfg.console_path = val + 5;
+		*kind = CONSOLE_FILE;
+		*path = val + 5;
 	} else {
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int set_console(struct options *o, const char *val, struct err *err)
+{
+	if (parse_console(val, &o->cfg.console, &o->cfg.console_path) < 0)
 		return err_say(err, EINVAL,
 			       "'%s' is not stdio, none, pty or file=PATH, as in "
 			       "--console file=boot.log",
 			       val);
+	return 0;
+}
+
+/* A copy of val to cut up; it lasts as long as the machine. NULL: no memory. */
+static char *copy_text(struct options *o, const char *val, struct err *err)
+{
+	char *copy = strdup(val);
+
+	if (copy)
+		o->text[o->n_texts++] = copy;
+	else
+		err_set(err, ENOMEM, "start");
+	return copy;
+}
+
+/* The next of the words that commas separate; NULL at the end. Cuts *text up. */
+static char *next_word(char **text)
+{
+	return *text ? strsep(text, ",") : NULL;
+}
+
+/* What follows name= in word; NULL if it is another word or nothing follows. */
+static const char *value_of(const char *word, const char *name)
+{
+	size_t len = strlen(name);
+
+	return strncmp(word, name, len) == 0 && word[len] == '=' && word[len + 1] ? word + len + 1
+										  : NULL;
+}
+
+static int set_virtio_console(struct options *o, const char *val, struct err *err)
+{
+	struct port_config *p = &o->cfg.port[o->cfg.n_ports];
+	char *rest = copy_text(o, val, err), *word;
+
+	if (!rest)
+		return -ENOMEM;
+	if (o->cfg.n_ports == MACHINE_MAX_PORTS)
+		return err_say(err, EINVAL, "at most %u times", MACHINE_MAX_PORTS);
+	word = next_word(&rest);
+	if (parse_console(word, &p->kind, &p->path) < 0)
+		return err_say(err, EINVAL,
+			       "'%s' is not stdio, none, pty or file=PATH, as in "
+			       "--virtio-console pty,name=org.example.agent",
+			       word);
+	while ((word = next_word(&rest))) {
+		p->name = value_of(word, "name");
+		if (!p->name)
+			return err_say(err, EINVAL, "'%s' is not name=NAME", word);
+	}
+	o->cfg.n_ports++;
+	return 0;
+}
+
+static int set_balloon(struct options *o, const char *val, struct err *err)
+{
+	struct balloon_config *b = &o->cfg.balloon;
+	char *rest = copy_text(o, val, err), *word;
+
+	if (!rest)
+		return -ENOMEM;
+	b->on = true;
+	word = next_word(&rest);
+	if (parse_size(word, &b->bytes) < 0)
+		return err_say(err, EINVAL, "'%s' is not a size; write it as in --balloon 128M",
+			       word);
+	while ((word = next_word(&rest))) {
+		const char *stats = value_of(word, "stats");
+
+		if (!stats || parse_number(stats, 1, 86400, &b->stats_s) < 0)
+			return err_say(err, EINVAL,
+				       "'%s' is not stats=SECONDS, as in --balloon 0,stats=5",
+				       word);
 	}
 	return 0;
+}
+
+static int set_vsock(struct options *o, const char *val, struct err *err)
+{
+	struct vsock_config *v = &o->cfg.vsock;
+	char *rest = copy_text(o, val, err), *word;
+
+	if (!rest)
+		return -ENOMEM;
+	while ((word = next_word(&rest))) {
+		const char *cid = value_of(word, "cid"), *path = value_of(word, "path");
+
+		if (path)
+			v->path = path;
+		else if (!cid || parse_number(cid, 3, UINT_MAX - 1, &v->cid) < 0)
+			return err_say(err, EINVAL,
+				       "'%s' is neither cid=N (3 to 4294967294) nor path=SOCKET",
+				       word);
+	}
+	if (!v->cid || !v->path)
+		return err_say(err, EINVAL,
+			       "both are needed, as in --vsock cid=3,path=/tmp/vm.sock");
+	return 0;
+}
+
+static int set_disk(struct options *o, const char *val, struct err *err)
+{
+	if (o->n_disks == MACHINE_MAX_DISKS)
+		return err_say(err, EINVAL, "at most %u disks", MACHINE_MAX_DISKS);
+	return disk_option_parse(&o->disk_option[o->n_disks++], val, err);
+}
+
+static int set_on_io_error(struct options *o, const char *val, struct err *err)
+{
+	o->stop_on_error = strcmp(val, "stop") == 0;
+	if (!o->stop_on_error && strcmp(val, "report") != 0)
+		return err_say(err, EINVAL, "'%s' is not stop or report, as in --on-io-error stop",
+			       val);
+	return 0;
+}
+
+static int set_name(struct options *o, const char *val, struct err *err)
+{
+	if (!control_is_name(val))
+		return err_say(
+			err, EINVAL,
+			"'%s' is no name: letters, digits, '.', '_' and '-', as in --name web",
+			val);
+	o->cfg.name = val;
+	return 0;
+}
+
+static int set_net(struct options *o, const char *val, struct err *err)
+{
+	if (strcmp(val, "none") == 0) {
+		o->cfg.n_nics = 0;
+		return 0;
+	}
+	if (o->cfg.n_nics == MACHINE_MAX_NICS)
+		return err_say(err, E2BIG, "at most %u network cards", MACHINE_MAX_NICS);
+
+	struct nic_config *nic = &o->nic[o->cfg.n_nics];
+	int ret;
+
+	free((void *)nic->tap);
+	*nic = (struct nic_config){ 0 };
+	ret = parse_net(nic, val, err);
+	if (ret == 0)
+		o->cfg.n_nics++;
+	return ret;
 }
 
 static int set_debug_exit(struct options *o, const char *val, struct err *err)
@@ -163,6 +325,13 @@ static const struct {
 	{ "--cpu", true, set_cpu },
 	{ "--engine", true, set_engine },
 	{ "--console", true, set_console },
+	{ "--virtio-console", true, set_virtio_console },
+	{ "--balloon", true, set_balloon },
+	{ "--vsock", true, set_vsock },
+	{ "--disk", true, set_disk },
+	{ "--on-io-error", true, set_on_io_error },
+	{ "--name", true, set_name },
+	{ "--net", true, set_net },
 	{ "--debug-exit", false, set_debug_exit },
 	{ "--no-reboot", false, set_no_reboot },
 	{ "--stats", false, set_stats },
@@ -209,6 +378,12 @@ static int parse(struct options *o, int argc, char **argv, struct err *err)
 		if (ret < 0 || o->help)
 			return ret;
 	}
+	for (unsigned i = 0; i < o->n_disks; i++) {
+		o->disk[i] = o->disk_option[i].cfg;
+		o->disk[i].stop_on_error = o->stop_on_error;
+	}
+	o->cfg.disk = o->disk;
+	o->cfg.n_disks = o->n_disks;
 	if (!o->cfg.kernel)
 		return err_say(
 			err, EINVAL,
@@ -237,6 +412,8 @@ static void *signal_thread(void *arg)
 			continue;
 		if (sig == SIGTSTP) {
 			terminal_suspend();
+		} else if (sig == SIGCONT) {
+			machine_continue(s->m);
 		} else if (sig == SIGUSR1) {
 			return NULL; /* signals_end */
 		} else {
@@ -249,13 +426,14 @@ static void *signal_thread(void *arg)
 /* Block them before any thread starts: threads inherit the mask. */
 static void signals_block(struct signals *s)
 {
-	static const int taken[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGUSR1 };
+	static const int taken[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGUSR1 };
 
 	sigemptyset(&s->set);
 	for (unsigned i = 0; i < ARRAY_SIZE(taken); i++)
 		sigaddset(&s->set, taken[i]);
 	pthread_sigmask(SIG_BLOCK, &s->set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a limit on files is an error of writing */
 }
 
 static int signals_begin(struct signals *s, struct machine *m, struct err *err)
@@ -284,9 +462,24 @@ static int exit_status(enum machine_end why, uint32_t code, int sig)
 	}
 }
 
+/* A machine that was given no name goes on without a socket where there is no place for one. */
+static int open_control(struct control **out, struct machine *m, const char *name, struct err *err)
+{
+	struct err why;
+	char made_up[32];
+
+	if (name)
+		return control_new(out, m, name, err);
+	snprintf(made_up, sizeof(made_up), "vm-%d", (int)getpid());
+	if (control_new(out, m, made_up, &why) < 0)
+		log_say(LOG_INFO, "no control socket: %s", why.msg);
+	return 0;
+}
+
 static int run(const struct machine_config *cfg, struct err *err)
 {
 	struct signals signals = { 0 };
+	struct control *control = NULL;
 	struct machine *m;
 	uint32_t code;
 
@@ -296,13 +489,16 @@ static int run(const struct machine_config *cfg, struct err *err)
 
 	if (ret < 0)
 		return ret;
-	ret = signals_begin(&signals, m, err);
+	ret = open_control(&control, m, cfg->name, err);
+	if (ret == 0)
+		ret = signals_begin(&signals, m, err);
 	if (ret == 0) {
 		enum machine_end why = machine_run(m, &code);
 
 		signals_end(&signals);
 		ret = exit_status(why, code, signals.got);
 	}
+	control_free(control);
 	machine_free(m);
 	return ret;
 }
@@ -311,7 +507,9 @@ int cmd_run(int argc, char **argv)
 {
 	/* As many as there can be. */
 	AUTO_FREE const char **initrd = calloc((size_t)argc, sizeof(*initrd));
+	AUTO_FREE char **text = calloc((size_t)argc, sizeof(*text));
 	struct options o = {
+		.text = text,
 		.cfg = {
 			.initrd = initrd,
 			.append = "",
@@ -322,15 +520,21 @@ int cmd_run(int argc, char **argv)
 			.console = CONSOLE_STDIO,
 		},
 	};
-	struct err err;
-	int ret = initrd ? parse(&o, argc, argv, &err) : err_set(&err, ENOMEM, "start");
+	o.cfg.nic = o.nic;
 
-	if (ret == 0 && o.help) {
+	struct err err;
+	int ret = initrd && text ? parse(&o, argc, argv, &err) : err_set(&err, ENOMEM, "start");
+
+	if (ret == 0 && o.help)
 		help_command("run");
-		return STATUS_OK;
-	}
-	if (ret == 0)
+	else if (ret == 0)
 		ret = run(&o.cfg, &err);
+	while (o.n_texts)
+		free(text[--o.n_texts]);
+	for (unsigned i = 0; i < o.n_disks; i++)
+		disk_option_fini(&o.disk_option[i]);
+	for (unsigned i = 0; i < MACHINE_MAX_NICS; i++)
+		free((void *)o.nic[i].tap);
 	if (ret < 0) {
 		fprintf(stderr, "cleave: %s\n", err.msg);
 		return STATUS_ERROR;

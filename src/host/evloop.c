@@ -118,15 +118,27 @@ int evloop_new(struct evloop **out, struct err *err)
 	return 0;
 }
 
-void evloop_free(struct evloop *l)
+void evloop_stop(struct evloop *l)
 {
 	if (!l)
 		return;
 	pthread_mutex_lock(&l->lock);
+
+	bool was = l->stop;
+
 	l->stop = true;
 	pthread_mutex_unlock(&l->lock);
+	if (was)
+		return;
 	wake(l);
 	pthread_join(l->thread, NULL);
+}
+
+void evloop_free(struct evloop *l)
+{
+	if (!l)
+		return;
+	evloop_stop(l);
 	close(l->wake_fd);
 	pthread_cond_destroy(&l->fn_done);
 	pthread_mutex_destroy(&l->lock);

@@ -19,6 +19,10 @@ struct ev_watch {
 /* Start the thread. Errors: the host's. evloop_free stops it; watches that are left are dropped. */
 int evloop_new(struct evloop **out, struct err *err);
 void evloop_free(struct evloop *l);
+/* End the thread, which finishes a running fn, and keep the loop, so that watches can be deleted in
+ * any order. Not from a fn.
+ */
+void evloop_stop(struct evloop *l);
 
 /* Begin to watch w for events. At most 64 watches: -ENOSPC. Any thread. */
 int evloop_add(struct evloop *l, struct ev_watch *w, short events, struct err *err);

@@ -53,9 +53,16 @@ static int check_config(const struct machine_config *cfg, struct err *err)
 			       PHYSMAP_MAX_VCPUS);
 	if (cfg->icount && cfg->n_cpus > 1)
 		return err_say(err, EINVAL, "--icount: one CPU only, as with --cpus 1");
+	if (cfg->icount && cfg->n_disks)
+		return err_say(err, EINVAL,
+			       "--icount: has no disks, which are not in step with instructions");
+	if (cfg->icount && cfg->n_nics)
+		return err_say(err, EINVAL,
+			       "--icount: a network does not keep to a count of "
+			       "instructions; leave out --net");
 	if (cfg->icount_hash && !cfg->icount)
 		return err_say(err, EINVAL, "--icount-hash: needs --icount");
-	return 0;
+	return pc_check_virtio(cfg, err);
 }
 
 static int make_model(struct machine *m, struct err *err)
@@ -318,6 +325,7 @@ static void print_stats(const struct machine *m)
 			fprintf(stderr, "cpu %u: %s: %s\n", i, c->engine->name, text);
 		}
 	}
+	pc_print_virtio(m);
 	fprintf(stderr, "guest time %.3f s\n", (double)vclock_now(&m->clock) / 1e9);
 }
 
@@ -332,30 +340,87 @@ static void tell_devs(struct machine *m, bool start)
 	}
 }
 
-/* Wait for what the machine is asked next; true for a reset, false for the end. */
-static bool next_wish(struct machine *m)
+enum wish { WISH_END, WISH_RESET, WISH_PAUSE, WISH_CONTINUE };
+
+/* Take what was asked, if it was. */
+static bool take(bool *asked)
 {
-	bool end;
+	bool was = *asked;
+
+	*asked = false;
+	return was;
+}
+
+/* Wait for what the machine is asked next. */
+static enum wish next_wish(struct machine *m)
+{
+	enum wish wish;
 
 	pthread_mutex_lock(&m->lock);
-	while (!m->end_asked && !m->reset_asked)
+	while (!m->end_asked && !m->reset_asked && !m->pause_asked && !m->continue_asked)
 		pthread_cond_wait(&m->asked, &m->lock);
-	m->reset_asked = false;
-	end = m->end_asked;
+	if (m->end_asked)
+		wish = WISH_END;
+	else if (take(&m->reset_asked))
+		wish = WISH_RESET;
+	else if (take(&m->pause_asked))
+		wish = WISH_PAUSE;
+	else
+		wish = WISH_CONTINUE;
+	if (wish == WISH_CONTINUE)
+		m->continue_asked = false;
 	pthread_mutex_unlock(&m->lock);
-	return !end;
+	return wish;
+}
+
+static void set_paused(struct machine *m, bool paused)
+{
+	pthread_mutex_lock(&m->lock);
+	m->paused = paused;
+	pthread_mutex_unlock(&m->lock);
+	/* A clock that counts instructions stands by itself. */
+	if (m->cfg.icount)
+		return;
+	if (paused)
+		vclock_pause(&m->clock);
+	else
+		vclock_resume(&m->clock);
+	timer_queue_kick(m->timers);
+}
+
+static void go_on(struct machine *m)
+{
+	if (!m->paused)
+		return;
+	set_paused(m, false);
+	pc_retry_disks(m);
+	crew_start(m->crew);
+}
+
+static void fulfil(struct machine *m, enum wish wish)
+{
+	if (wish == WISH_CONTINUE) {
+		go_on(m);
+		return;
+	}
+	if (!m->paused)
+		stop_cpus(m);
+	if (wish == WISH_PAUSE)
+		set_paused(m, true);
+	else
+		reset_board(m);
+	if (!m->paused)
+		crew_start(m->crew);
 }
 
 enum machine_end machine_run(struct machine *m, uint32_t *code)
 {
 	tell_devs(m, true);
 	crew_start(m->crew);
-	while (next_wish(m)) {
+	for (enum wish wish; (wish = next_wish(m)) != WISH_END;)
+		fulfil(m, wish);
+	if (!m->paused)
 		stop_cpus(m);
-		reset_board(m);
-		crew_start(m->crew);
-	}
-	stop_cpus(m);
 	tell_devs(m, false);
 	if (m->cfg.stats)
 		print_stats(m);
@@ -387,6 +452,27 @@ void machine_reset(struct machine *m)
 	pthread_cond_signal(&m->asked);
 	pthread_mutex_unlock(&m->lock);
 	crew_ask_stop(m->crew);
+}
+
+bool machine_pause(struct machine *m)
+{
+	bool was;
+
+	pthread_mutex_lock(&m->lock);
+	was = m->paused || m->pause_asked;
+	m->pause_asked = true;
+	pthread_cond_signal(&m->asked);
+	pthread_mutex_unlock(&m->lock);
+	crew_ask_stop(m->crew);
+	return !was;
+}
+
+void machine_continue(struct machine *m)
+{
+	pthread_mutex_lock(&m->lock);
+	m->continue_asked = true;
+	pthread_cond_signal(&m->asked);
+	pthread_mutex_unlock(&m->lock);
 }
 
 void machine_power_button(struct machine *m)

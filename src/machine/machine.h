@@ -4,13 +4,14 @@
 
 #include "base/bits.h"
 #include "dev/backend/blk.h"
+#include "dev/backend/net.h"
 
 struct err;
 struct machine;
 
-#define MACHINE_MAX_DISKS    16
-#define MACHINE_MAX_NICS     8
-#define MACHINE_MAX_FORWARDS 32
+#define MACHINE_MAX_DISKS 16
+#define MACHINE_MAX_NICS  8
+#define MACHINE_MAX_PORTS 8
 
 enum console_kind { CONSOLE_STDIO, CONSOLE_NONE, CONSOLE_FILE, CONSOLE_PTY };
 
@@ -24,24 +25,34 @@ struct disk_config {
 
 enum nic_kind { NIC_USER, NIC_TAP };
 
-struct port_forward {
-	bool udp;
-	uint32_t host_addr; /* IPv4, host byte order */
-	uint16_t host_port, guest_port;
-};
-
 struct nic_config {
 	enum nic_kind kind;
-	const char *tap;      /* NIC_TAP: the interface's name */
-	bool restricted;      /* NIC_USER: only the forwards; nothing reaches out */
-	const char *hostname; /* NIC_USER: what DHCP says; NULL: nothing */
-	struct port_forward forward[MACHINE_MAX_FORWARDS];
-	unsigned n_forwards;
-	uint8_t mac[6]; /* all zero: made up from the machine's */
+	const char *tap; /* NIC_TAP: the interface's name */
+	struct net_user_cfg user;
+	uint8_t mac[6]; /* all zero: made up */
+};
+
+/* A port of the virtio console. The first is a console (hvc0), the others are serial ports. */
+struct port_config {
+	enum console_kind kind;
+	const char *path; /* CONSOLE_FILE */
+	const char *name; /* that the guest sees; NULL: none */
+};
+
+struct balloon_config {
+	bool on;
+	uint64_t bytes;	  /* what the guest is asked for at its start */
+	unsigned stats_s; /* seconds between two looks at the guest's statistics; 0: none */
+};
+
+struct vsock_config {
+	uint32_t cid;	  /* 0: no device */
+	const char *path; /* of the Unix socket */
 };
 
 /* Everything that a user chooses. Strings are borrowed for the machine's life. */
 struct machine_config {
+	const char *name;    /* what people call it; NULL: nothing */
 	const char *kernel;  /* path: bzImage, ELF with PVH note, multiboot 1 ELF */
 	const char **initrd; /* paths; Linux takes all concatenated, multiboot as modules */
 	unsigned n_initrd;
@@ -56,6 +67,10 @@ struct machine_config {
 	unsigned n_disks;
 	struct nic_config *nic;
 	unsigned n_nics;
+	struct port_config port[MACHINE_MAX_PORTS];
+	unsigned n_ports;
+	struct balloon_config balloon;
+	struct vsock_config vsock;
 	bool debug_exit;      /* isa-debug-exit at 0xf4 ends the process */
 	bool no_reboot;	      /* a reset ends the machine instead */
 	bool stats;	      /* print counters at the end */
@@ -87,6 +102,12 @@ void machine_end(struct machine *m, enum machine_end why, uint32_t code);
 
 /* Ask for a reset of the whole board. Any thread; returns at once. */
 void machine_reset(struct machine *m);
+
+/* Stop the vCPUs and the guest's clock until machine_continue. False if that was asked for already.
+ * Any thread; return at once.
+ */
+bool machine_pause(struct machine *m);
+void machine_continue(struct machine *m);
 
 /* Press the power button (ACPI). Any thread. */
 void machine_power_button(struct machine *m);

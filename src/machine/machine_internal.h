@@ -12,6 +12,7 @@
 
 #include <pthread.h>
 
+struct balloon;
 struct boot;
 struct chr;
 struct evloop;
@@ -20,8 +21,9 @@ struct pci_bus;
 struct pm;
 struct timer_queue;
 struct vcpu_crew;
+struct virtio_blk;
 
-#define MACHINE_MAX_DEVS 32
+#define MACHINE_MAX_DEVS 48
 
 struct machine {
 	struct machine_config cfg;
@@ -40,20 +42,45 @@ struct machine {
 
 	struct chr *console;
 	struct intc *intc;
-	struct pci_bus *pci; /* borrowed from its device */
-	struct pm *power;    /* the same */
+	struct pci_bus *pci;	 /* borrowed from its device */
+	struct pm *power;	 /* the same */
+	struct balloon *balloon; /* the same; NULL: none */
 	struct dev dev[MACHINE_MAX_DEVS];
 	unsigned n_devs;
+	struct virtio_blk *disk[MACHINE_MAX_DISKS]; /* borrowed from their devices */
+	unsigned n_disks;
 
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t asked;
 	bool end_asked, reset_asked;
+	bool pause_asked, continue_asked;
+	bool paused; /* written by the main thread only */
 	enum machine_end why;
 	uint32_t code;
 };
 
 /* pc.c: put all chips and devices on the board. */
 int pc_build(struct machine *m, struct err *err);
+/* Where the next device goes, and count it if it was made (ret is its constructor's, and is
+ * returned). */
+struct dev *pc_slot(struct machine *m);
+int pc_add(struct machine *m, int ret);
+/* Where a console of this kind leads, which a person knows as what; made with the machine's loop.
+ */
+int pc_make_chr(struct machine *m, struct chr **out, enum console_kind kind, const char *path,
+		const char *what, struct err *err);
+/* pc_virtio.c: whether the configuration's virtio devices can be had, -EINVAL if not; */
+int pc_check_virtio(const struct machine_config *cfg, struct err *err);
+/* their counters, on stderr; */
+void pc_print_virtio(const struct machine *m);
+/* the virtio devices that the configuration asks for, and an rng. */
+int pc_add_virtio(struct machine *m, struct err *err);
+/* pc_disk.c: the disks that the configuration asks for. */
+int pc_add_disks(struct machine *m, struct err *err);
+/* Try again what stopped the machine. */
+void pc_retry_disks(struct machine *m);
+/* pc_net.c: the network cards, each with a thread of its own, and what their cables end in. */
+int pc_add_nics(struct machine *m, struct err *err);
 /* Write the tables that firmware leaves in memory. The vCPUs are stopped. */
 int pc_write_tables(struct machine *m, struct err *err);
 

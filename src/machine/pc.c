@@ -2,6 +2,7 @@
 #include "base/err.h"
 #include "dev/acpi/pm.h"
 #include "dev/backend/chr.h"
+#include "dev/backend/chr_tee.h"
 #include "dev/isa/isa.h"
 #include "dev/pci/pci.h"
 #include "machine/acpi.h"
@@ -45,31 +46,40 @@ static void on_escape(void *arg, enum chr_escape what)
 	case CHR_QUIT: machine_end(arg, END_QUIT, 0); break;
 	case CHR_POWER_BUTTON: machine_power_button(arg); break;
 	case CHR_RESET: machine_reset(arg); break;
+	case CHR_CONTINUE: machine_continue(arg); break;
+	}
+}
+
+int pc_make_chr(struct machine *m, struct chr **out, enum console_kind kind, const char *path,
+		const char *what, struct err *err)
+{
+	struct chr_escape_fn escape = { .fn = on_escape, .arg = m };
+
+	switch (kind) {
+	case CONSOLE_STDIO: return chr_stdio_new(out, m->loop, escape, err);
+	case CONSOLE_FILE: return chr_file_new(out, m->loop, path, err);
+	case CONSOLE_PTY: return chr_pty_new(out, m->loop, what, err);
+	default: return chr_null_new(out, err);
 	}
 }
 
 static int make_console(struct machine *m, struct err *err)
 {
-	struct chr_escape_fn escape = { .fn = on_escape, .arg = m };
+	struct chr *terminal;
+	int ret = pc_make_chr(m, &terminal, m->cfg.console, m->cfg.console_path,
+			      "the serial console", err);
 
-	switch (m->cfg.console) {
-	case CONSOLE_STDIO: return chr_stdio_new(&m->console, m->loop, escape, err);
-	case CONSOLE_FILE: return chr_file_new(&m->console, m->loop, m->cfg.console_path, err);
-	case CONSOLE_PTY: return chr_pty_new(&m->console, m->loop, err);
-	default: return chr_null_new(&m->console, err);
-	}
+	return ret < 0 ? ret : chr_tee_new(&m->console, m->loop, terminal, err);
 }
 
-/* Where the next device goes. */
-static struct dev *slot(struct machine *m)
+struct dev *pc_slot(struct machine *m)
 {
-	/* This file has fewer devices than that. */
+	/* The board has fewer devices than that, whatever the configuration. */
 	assert(m->n_devs < MACHINE_MAX_DEVS);
 	return &m->dev[m->n_devs];
 }
 
-/* Count the device in slot() if it was made. */
-static int add(struct machine *m, int ret)
+int pc_add(struct machine *m, int ret)
 {
 	if (ret == 0)
 		m->n_devs++;
@@ -91,7 +101,7 @@ static int add_pci(struct machine *m, struct err *err)
 
 	for (unsigned i = 0; i < 4; i++)
 		cfg.intx[i] = intc_gsi_line(m->intc, GSI_INTX + i);
-	return add(m, pci_bus_new(slot(m), &m->pci, &cfg, err));
+	return pc_add(m, pci_bus_new(pc_slot(m), &m->pci, &cfg, err));
 }
 
 static int64_t host_wall_ns(void)
@@ -107,23 +117,23 @@ static int add_rtc(struct machine *m, struct isa_time time, struct err *err)
 	uint64_t low = MIN(m->pm.ram_bytes, HOLE_BASE);
 	int64_t wall_ns = m->cfg.icount ? ICOUNT_WALL_NS : host_wall_ns() - vclock_now(&m->clock);
 
-	return add(m, rtc_new(slot(m), m->pio,
-			      &(struct rtc_cfg){
-				      .port = PORT_RTC,
-				      .irq = intc_isa_line(m->intc, IRQ_RTC),
-				      .time = time,
-				      .wall_ns = wall_ns,
-				      .low_bytes = low,
-				      .high_bytes = m->pm.ram_bytes - low,
-			      },
-			      err));
+	return pc_add(m, rtc_new(pc_slot(m), m->pio,
+				 &(struct rtc_cfg){
+					 .port = PORT_RTC,
+					 .irq = intc_isa_line(m->intc, IRQ_RTC),
+					 .time = time,
+					 .wall_ns = wall_ns,
+					 .low_bytes = low,
+					 .high_bytes = m->pm.ram_bytes - low,
+				 },
+				 err));
 }
 
 static int add_debug_exit(struct machine *m, struct err *err)
 {
 	struct debug_exit_cfg cfg = { .port = PORT_DEBUG_EXIT, .fn = on_debug_exit, .arg = m };
 
-	return m->cfg.debug_exit ? add(m, debug_exit_new(slot(m), m->pio, &cfg, err)) : 0;
+	return m->cfg.debug_exit ? pc_add(m, debug_exit_new(pc_slot(m), m->pio, &cfg, err)) : 0;
 }
 
 static int make_intc(struct machine *m, struct err *err)
@@ -174,13 +184,14 @@ int pc_build(struct machine *m, struct err *err)
 				.arg = m };
 
 	if ((ret = add_pci(m, err)) < 0 ||
-	    (ret = add(m, pit_new(slot(m), m->pio, &pit, err))) < 0 ||
+	    (ret = pc_add(m, pit_new(pc_slot(m), m->pio, &pit, err))) < 0 ||
 	    (ret = add_rtc(m, time, err)) < 0 ||
-	    (ret = add(m, kbc_new(slot(m), m->pio, &kbc, err))) < 0 ||
-	    (ret = add(m, serial_new(slot(m), m->pio, &com1, err))) < 0 ||
-	    (ret = add(m, pm_new(slot(m), &m->power, m->pio, &power, err))) < 0 ||
-	    (ret = add(m, post_new(slot(m), m->pio, PORT_POST, err))) < 0 ||
-	    (ret = add_debug_exit(m, err)) < 0)
+	    (ret = pc_add(m, kbc_new(pc_slot(m), m->pio, &kbc, err))) < 0 ||
+	    (ret = pc_add(m, serial_new(pc_slot(m), m->pio, &com1, err))) < 0 ||
+	    (ret = pc_add(m, pm_new(pc_slot(m), &m->power, m->pio, &power, err))) < 0 ||
+	    (ret = pc_add(m, post_new(pc_slot(m), m->pio, PORT_POST, err))) < 0 ||
+	    (ret = add_debug_exit(m, err)) < 0 || (ret = pc_add_virtio(m, err)) < 0 ||
+	    (ret = pc_add_nics(m, err)) < 0)
 		return ret;
 	return 0;
 }

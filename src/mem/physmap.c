@@ -3,6 +3,7 @@
 #include "base/err.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -151,6 +152,21 @@ uint8_t *physmap_host(const struct physmap *pm, gpa_t gpa, uint64_t len, bool *r
 	return NULL;
 }
 
+uint8_t *physmap_span(const struct physmap *pm, gpa_t gpa, uint64_t *len_bytes, bool *rom)
+{
+	gpa &= pm->a20_mask;
+	for (unsigned i = 0; i < pm->n_regions; i++) {
+		const struct phys_region *r = &pm->region[i];
+
+		if (gpa >= r->base && gpa - r->base < r->len) {
+			*len_bytes = MIN(*len_bytes, r->len - (gpa - r->base));
+			*rom = r->rom;
+			return r->host + (gpa - r->base);
+		}
+	}
+	return NULL;
+}
+
 bool physmap_stored(struct physmap *pm, const uint8_t *p, uint64_t len)
 {
 	struct page_state *ps = physmap_page(pm, p);
@@ -177,6 +193,31 @@ bool physmap_stored(struct physmap *pm, const uint8_t *p, uint64_t len)
 	if (pm->on_code_hit)
 		pm->on_code_hit(pm->on_code_hit_arg, ps, lines);
 	return true;
+}
+
+void physmap_stored_range(struct physmap *pm, const uint8_t *p, uint64_t len)
+{
+	while (len) {
+		uint64_t n = MIN(len, PAGE_SIZE - ((uintptr_t)p & (PAGE_SIZE - 1)));
+
+		physmap_stored(pm, p, n);
+		p += n;
+		len -= n;
+	}
+}
+
+uint64_t physmap_discard(struct physmap *pm, uint8_t *p, uint64_t len)
+{
+	uint64_t off = (uint64_t)(p - pm->ram), from = ALIGN_UP(off, PAGE_SIZE);
+	uint64_t to = (off + len) & ~(PAGE_SIZE - 1);
+
+	if (off >= pm->ram_bytes || from >= to)
+		return 0;
+	if (fallocate(pm->ram_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from,
+		      (off_t)(to - from)) < 0)
+		return 0;
+	physmap_stored_range(pm, pm->ram + from, to - from);
+	return to - from;
 }
 
 /* The longest piece of [gpa, gpa+len) that lies in one page. */

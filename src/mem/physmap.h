@@ -88,6 +88,11 @@ int physmap_add_rom(struct physmap *pm, gpa_t base, uint64_t len, uint8_t *host,
  */
 uint8_t *physmap_host(const struct physmap *pm, gpa_t gpa, uint64_t len, bool *rom);
 
+/* Host address of gpa, and *len_bytes (not 0) shortened to what of it lies in the same region; NULL
+ * if gpa is in none. Otherwise as physmap_host.
+ */
+uint8_t *physmap_span(const struct physmap *pm, gpa_t gpa, uint64_t *len_bytes, bool *rom);
+
 /* The state of the RAM page that holds host byte p; NULL if p is not in RAM (ROM). */
 static inline struct page_state *physmap_page(const struct physmap *pm, const uint8_t *p)
 {
@@ -100,6 +105,14 @@ static inline struct page_state *physmap_page(const struct physmap *pm, const ui
  * who is not in the page's writers. Call it after the store. Returns true if decoded code was hit.
  */
 bool physmap_stored(struct physmap *pm, const uint8_t *p, uint64_t len);
+/* The same for a range of any length in one region. */
+void physmap_stored_range(struct physmap *pm, const uint8_t *p, uint64_t len);
+
+/* Give the whole pages of RAM in [p, p+len), which lies in one region, back to the host: they read
+ * as zeros until they are stored to. Counts as a store to them. Returns the bytes given back: 0 for
+ * ROM or where the host refuses. Any thread.
+ */
+uint64_t physmap_discard(struct physmap *pm, uint8_t *p, uint64_t len);
 
 /* Copy between guest memory and a buffer, over region borders. False if a byte of the range is
  * neither RAM nor ROM; then nothing before that byte is undone. Writes drop what falls on ROM and

@@ -56,7 +56,7 @@ with tempfile.TemporaryDirectory() as d:
     for args in (["--help"], ["-h"], ["help"]):
         p = run(*args)
         check(f"{args}", p.returncode == 0 and p.stdout.startswith("usage: cleave COMMAND"), p.stdout)
-    for command in "run", "doctor", "version", "help":
+    for command in "run", "ps", "stop", "console", "ssh", "doctor", "version", "help":
         check(f"help lists {command}", f"\n  {command} " in general, general)
         text = run("help", command).stdout
         for args in (["help", command], ["--help", command], [command, "--help"], [command, "-h"]):
@@ -86,6 +86,15 @@ with tempfile.TemporaryDirectory() as d:
     refused("an unknown feature", "run", "--kernel", d / "text", "--cpu", "host,+frob", names=["frob"])
     refused("an unknown engine", "run", "--kernel", d / "text", "--engine", "steam", names=["steam"])
     refused("an unknown option", "run", "--colour", names=["--colour"])
+    for net in ("", "lan", "tap=", "user,fly", "user,forward=22", "user,forward=1:0", "user,forward=1.2.3:1:2",
+                "user,mtu=100", "user,mac=1", "user,mac=01:00:00:00:00:00", "user,hostname=a_b",
+                "tap=x,restrict"):
+        refused(f"--net {net}", "run", "--kernel", d / "text", "--net", net, names=["--net"])
+    refused("a bad name", "run", "--kernel", d / "text", "--name", "a/b", names=["--name"])
+    refused("stop nobody", "stop", names=["cleave ps"])
+    refused("stop with a bad time", "stop", "x", "--timeout", "soon", names=["--timeout"])
+    refused("console of nobody", "console", "nobody", names=["nobody"])
+    refused("ssh to nobody", "ssh", "nobody", names=["nobody"])
     refused("an unknown console", "run", "--kernel", d / "text", "--console", "x", names=["--console"])
     refused("an unknown trace point", "run", "--kernel", d / "text", "--trace", "x", names=["--trace"])
 

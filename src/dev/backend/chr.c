@@ -13,6 +13,11 @@ void chr_write(struct chr *b, const uint8_t *buf, unsigned n)
 	b->ops->write(b, buf, n);
 }
 
+unsigned chr_room(struct chr *b)
+{
+	return b->ops->room(b);
+}
+
 void chr_accept(struct chr *b)
 {
 	b->ops->accept(b);

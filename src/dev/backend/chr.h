@@ -16,13 +16,17 @@ struct evloop;
 struct chr_front {
 	unsigned (*room)(void *arg);			       /* bytes that rx takes now */
 	void (*rx)(void *arg, const uint8_t *buf, unsigned n); /* at most room() bytes */
-	void (*rx_break)(void *arg);
+	void (*rx_break)(void *arg);			       /* may be NULL */
+	/* chr_room grew again after it was 0. Any thread, no lock held: wake a worker, no more. May
+	 * be NULL. */
+	void (*drained)(void *arg);
 	void *arg;
 };
 
 struct chr_ops {
 	void (*start)(struct chr *b); /* front is set: begin to read */
 	void (*write)(struct chr *b, const uint8_t *buf, unsigned n);
+	unsigned (*room)(struct chr *b);
 	void (*accept)(struct chr *b);
 	void (*unblock)(struct chr *b, bool on);
 	void (*free)(struct chr *b);
@@ -34,7 +38,7 @@ struct chr {
 };
 
 /* What a key after Ctrl-A asks for. Called on the event loop's thread. */
-enum chr_escape { CHR_QUIT, CHR_POWER_BUTTON, CHR_RESET };
+enum chr_escape { CHR_QUIT, CHR_POWER_BUTTON, CHR_RESET, CHR_CONTINUE };
 struct chr_escape_fn {
 	void (*fn)(void *arg, enum chr_escape what);
 	void *arg;
@@ -47,6 +51,8 @@ void chr_start(struct chr *b, struct chr_front front);
  * front's functions take.
  */
 void chr_write(struct chr *b, const uint8_t *buf, unsigned n);
+/* Bytes that chr_write takes now without waiting, as long as nobody else writes. Any thread. */
+unsigned chr_room(struct chr *b);
 /* The device has room again. */
 void chr_accept(struct chr *b);
 /* While on, chr_write does not wait (what comes is kept beyond the limit), so that vCPUs can be
@@ -60,12 +66,12 @@ void chr_free(struct chr *b);
  *
  * stdio: the process's own; a terminal is made raw and Ctrl-A is the escape key. End of input does
  * not end anything. null: drops output, has no input. file: output only, truncates path. pty: a
- * pseudo-terminal of its own, whose name is told on stderr.
+ * pseudo-terminal of its own; stderr is told that it is what.
  */
 int chr_stdio_new(struct chr **out, struct evloop *loop, struct chr_escape_fn escape,
 		  struct err *err);
 int chr_null_new(struct chr **out, struct err *err);
 int chr_file_new(struct chr **out, struct evloop *loop, const char *path, struct err *err);
-int chr_pty_new(struct chr **out, struct evloop *loop, struct err *err);
+int chr_pty_new(struct chr **out, struct evloop *loop, const char *what, struct err *err);
 
 #endif

@@ -43,6 +43,7 @@ struct chr_fd {
 	uint8_t *out; /* ring of OUT_LIMIT + OUT_SLACK bytes; owned */
 	unsigned out_head, out_n;
 	bool unblocked, stop, dead;
+	bool room_wanted; /* chr_room said 0: tell front.drained */
 };
 
 static struct chr_fd *of(struct chr *b)
@@ -85,6 +86,7 @@ static void help(struct chr_fd *f)
 	       "Ctrl-A x  end the machine\r\n"
 	       "Ctrl-A p  press the power button\r\n"
 	       "Ctrl-A r  reset the machine\r\n"
+	       "Ctrl-A c  go on after a disk error stopped the machine\r\n"
 	       "Ctrl-A b  send a break on the serial line\r\n"
 	       "Ctrl-A h  this help\r\n"
 	       "Ctrl-A Ctrl-A  send Ctrl-A\r\n");
@@ -99,7 +101,11 @@ static bool escape(struct chr_fd *f, uint8_t key)
 	case 'x': e->fn(e->arg, CHR_QUIT); return false;
 	case 'p': e->fn(e->arg, CHR_POWER_BUTTON); return false;
 	case 'r': e->fn(e->arg, CHR_RESET); return false;
-	case 'b': f->chr.front.rx_break(f->chr.front.arg); return false;
+	case 'b':
+		if (f->chr.front.rx_break)
+			f->chr.front.rx_break(f->chr.front.arg);
+		return false;
+	case 'c': e->fn(e->arg, CHR_CONTINUE); return false;
 	case 'h':
 	case '?': help(f); return false;
 	default: return key == ESCAPE;
@@ -205,6 +211,33 @@ static void chr_fd_write(struct chr *b, const uint8_t *buf, unsigned n)
 	pthread_mutex_unlock(&f->out_lock);
 }
 
+/* A lossy backend always has room, and a dead one: what it takes goes nowhere. */
+static unsigned chr_fd_room(struct chr *b)
+{
+	struct chr_fd *f = of(b);
+	unsigned room = OUT_LIMIT;
+
+	pthread_mutex_lock(&f->out_lock);
+	if (!f->cfg.lossy && !f->dead)
+		room -= MIN(f->out_n, room);
+	if (!room)
+		f->room_wanted = true;
+	pthread_mutex_unlock(&f->out_lock);
+	return room;
+}
+
+/* Tell who waits for room, once half of it is free. Needs out_lock, and drops it meanwhile. */
+static void tell_drained(struct chr_fd *f)
+{
+	if (!f->room_wanted || f->out_n > OUT_LIMIT / 2)
+		return;
+	f->room_wanted = false;
+	pthread_mutex_unlock(&f->out_lock);
+	if (f->chr.front.drained)
+		f->chr.front.drained(f->chr.front.arg);
+	pthread_mutex_lock(&f->out_lock);
+}
+
 static void chr_fd_unblock(struct chr *b, bool on)
 {
 	struct chr_fd *f = of(b);
@@ -270,6 +303,7 @@ static void *writer_thread(void *arg)
 			f->out_n = 0;
 			pthread_cond_broadcast(&f->out_less);
 		}
+		tell_drained(f);
 	}
 	pthread_mutex_unlock(&f->out_lock);
 	return NULL;
@@ -316,6 +350,7 @@ static void chr_fd_free(struct chr *b)
 static const struct chr_ops chr_fd_ops = {
 	.start = chr_fd_start,
 	.write = chr_fd_write,
+	.room = chr_fd_room,
 	.accept = chr_fd_accept,
 	.unblock = chr_fd_unblock,
 	.free = chr_fd_free,

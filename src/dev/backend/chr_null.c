@@ -3,6 +3,7 @@
 #include "base/err.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 
 static void null_start(struct chr *b)
@@ -11,6 +12,11 @@ static void null_start(struct chr *b)
 
 static void null_write(struct chr *b, const uint8_t *buf, unsigned n)
 {
+}
+
+static unsigned null_room(struct chr *b)
+{
+	return UINT_MAX;
 }
 
 static void null_unblock(struct chr *b, bool on)
@@ -25,6 +31,7 @@ static void null_free(struct chr *b)
 static const struct chr_ops null_ops = {
 	.start = null_start,
 	.write = null_write,
+	.room = null_room,
 	.accept = null_start,
 	.unblock = null_unblock,
 	.free = null_free,

@@ -31,7 +31,7 @@ static int open_pair(struct chr_fd_cfg *cfg, char *name, size_t len)
 	return 0;
 }
 
-int chr_pty_new(struct chr **out, struct evloop *loop, struct err *err)
+int chr_pty_new(struct chr **out, struct evloop *loop, const char *what, struct err *err)
 {
 	struct chr_fd_cfg cfg = { .close_fds = true, .lossy = true };
 	char name[64];
@@ -39,6 +39,6 @@ int chr_pty_new(struct chr **out, struct evloop *loop, struct err *err)
 
 	if (ret < 0)
 		return err_set(err, -ret, "make a pseudo-terminal");
-	fprintf(stderr, "cleave: the serial console is %s\n", name);
+	fprintf(stderr, "cleave: %s is %s\n", what, name);
 	return chr_fd_new(out, loop, &cfg, err);
 }

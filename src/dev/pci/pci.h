@@ -67,9 +67,11 @@ struct pci_func {
 	uint8_t devfn;
 	struct pci_bus *bus;  /* set by pci_bus_add */
 	struct irq_line intx; /* bound by pci_bus_add if cfg names a pin */
-	/* Called after a write to cfg, with the bus's lock held; may be NULL. */
+	/* Called before the guest reads cfg and after it wrote, on its thread, with no lock held;
+	 * may be NULL. By the time others may have written again: look with pci_cfg_get. */
+	void (*reading)(void *dev, unsigned off, unsigned size);
 	void (*written)(void *dev, unsigned off, unsigned size);
-	void *dev; /* for written; borrowed */
+	void *dev; /* for these; borrowed */
 };
 
 struct pci_ids {
@@ -105,8 +107,16 @@ struct pci_bus_cfg {
 int pci_bus_new(struct dev *out, struct pci_bus **bus, const struct pci_bus_cfg *cfg,
 		struct err *err);
 
-/* Plug f in at devfn, before the vCPUs start. f is borrowed: it outlives the bus. -EEXIST. */
+/* Plug f in at devfn, before the vCPUs start. f is borrowed, until pci_bus_remove or to the bus's
+ * end. -EEXIST. */
 int pci_bus_add(struct pci_bus *bus, struct pci_func *f, unsigned devfn, struct err *err);
+/* Take f out again and unmap its BARs; with the vCPUs stopped. */
+void pci_bus_remove(struct pci_func *f);
+
+/* Bytes of f's configuration space as they are now, whatever writable says; size: 1, 2 or 4. They
+ * take the bus's lock. */
+uint32_t pci_cfg_get(struct pci_func *f, unsigned off, unsigned size);
+void pci_cfg_set(struct pci_func *f, unsigned off, unsigned size, uint32_t val);
 
 /* Drive f's INTx pin; the command register may silence it. Not with the bus's lock held. */
 void pci_intx(struct pci_func *f, bool level);

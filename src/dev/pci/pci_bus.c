@@ -26,8 +26,8 @@ static const struct pci_ids isa_bridge_ids = {
 };
 
 struct pci_bus {
-	pthread_mutex_t lock; /* guards func, address, reset_control and each function's state */
-	struct pci_func *func[256]; /* borrowed, but for the bridges below */
+	pthread_mutex_t lock;	    /* guards address, reset_control and each function's state */
+	struct pci_func *func[256]; /* borrowed, but for the bridges below; fixed while vCPUs run */
 	uint32_t address;
 	uint8_t reset_control;
 	struct pci_func host_bridge, isa_bridge;
@@ -89,20 +89,36 @@ static void drive_intx(const struct pci_func *f)
 	irq_line_set(&f->intx, (f->cfg[PCI_STATUS] & PCI_STATUS_INTX) && !silent);
 }
 
-/* Needs the lock. */
-static uint32_t config_read(struct pci_bus *bus, unsigned devfn, unsigned off, unsigned size)
+uint32_t pci_cfg_get(struct pci_func *f, unsigned off, unsigned size)
 {
-	const struct pci_func *f = bus->func[devfn];
 	uint32_t val = 0;
 
-	if (!f)
-		return 0xffffffff;
+	pthread_mutex_lock(&f->bus->lock);
 	for (unsigned i = 0; i < size && off + i < PCI_CONFIG_BYTES; i++)
 		val |= (uint32_t)f->cfg[off + i] << (i * 8);
+	pthread_mutex_unlock(&f->bus->lock);
 	return val;
 }
 
-/* Needs the lock. */
+void pci_cfg_set(struct pci_func *f, unsigned off, unsigned size, uint32_t val)
+{
+	pthread_mutex_lock(&f->bus->lock);
+	for (unsigned i = 0; i < size && off + i < PCI_CONFIG_BYTES; i++)
+		f->cfg[off + i] = (uint8_t)(val >> (i * 8));
+	pthread_mutex_unlock(&f->bus->lock);
+}
+
+static uint32_t config_read(struct pci_bus *bus, unsigned devfn, unsigned off, unsigned size)
+{
+	struct pci_func *f = bus->func[devfn];
+
+	if (!f)
+		return 0xffffffff;
+	if (f->reading)
+		f->reading(f->dev, off, size);
+	return pci_cfg_get(f, off, size);
+}
+
 static void config_write(struct pci_bus *bus, unsigned devfn, unsigned off, unsigned size,
 			 uint32_t val)
 {
@@ -110,6 +126,7 @@ static void config_write(struct pci_bus *bus, unsigned devfn, unsigned off, unsi
 
 	if (!f)
 		return;
+	pthread_mutex_lock(&bus->lock);
 	for (unsigned i = 0; i < size && off + i < PCI_CONFIG_BYTES; i++) {
 		uint8_t byte = (uint8_t)(val >> (i * 8)), *c = &f->cfg[off + i];
 
@@ -120,11 +137,14 @@ static void config_write(struct pci_bus *bus, unsigned devfn, unsigned off, unsi
 		update_bars(f);
 		drive_intx(f);
 	}
+	pthread_mutex_unlock(&bus->lock);
 	if (f->written)
 		f->written(f->dev, off, size);
 }
 
-/* The function and register that the address register and a data port name; false for none. */
+/* The function and register that the address register and a data port name; false for none. Needs
+ * the lock.
+ */
 static bool target(const struct pci_bus *bus, uint64_t port, unsigned *devfn, unsigned *off)
 {
 	if (!(bus->address & ADDRESS_ENABLE) || (bus->address >> 16 & 0xff) != 0)
@@ -139,16 +159,16 @@ static uint64_t port_read(void *dev, uint64_t off, unsigned size)
 	struct pci_bus *bus = dev;
 	uint64_t val = ~0ull;
 	unsigned devfn, reg;
+	bool hit;
 
 	pthread_mutex_lock(&bus->lock);
 	if (off == 0 && size == 4)
 		val = bus->address;
 	else if (off == 1 && size == 1)
 		val = bus->reset_control;
-	else if (off >= 4 && target(bus, off, &devfn, &reg))
-		val = config_read(bus, devfn, reg, size);
+	hit = off >= 4 && target(bus, off, &devfn, &reg);
 	pthread_mutex_unlock(&bus->lock);
-	return val;
+	return hit ? config_read(bus, devfn, reg, size) : val;
 }
 
 /* Setting RESET_CPU starts the reset that RESET_SYSTEM chooses; both kinds reset the board here. */
@@ -164,16 +184,17 @@ static void port_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 {
 	struct pci_bus *bus = dev;
 	unsigned devfn, reg;
-	bool reset = false;
+	bool reset = false, hit;
 
 	pthread_mutex_lock(&bus->lock);
 	if (off == 0 && size == 4)
 		bus->address = (uint32_t)val & 0x80fffffc;
 	else if (off == 1 && size == 1)
 		reset = write_reset_control(bus, (uint8_t)val);
-	else if (off >= 4 && target(bus, off, &devfn, &reg))
-		config_write(bus, devfn, reg, size, (uint32_t)val);
+	hit = off >= 4 && target(bus, off, &devfn, &reg);
 	pthread_mutex_unlock(&bus->lock);
+	if (hit)
+		config_write(bus, devfn, reg, size, (uint32_t)val);
 	if (reset)
 		bus->cfg.reset(bus->cfg.arg);
 }
@@ -186,10 +207,7 @@ static uint64_t ecam_read(void *dev, uint64_t off, unsigned size)
 
 	if (off >> 20)
 		return ~0ull;
-	pthread_mutex_lock(&bus->lock);
-	uint32_t val = config_read(bus, off >> 12 & 0xff, off & 0xfff, size);
-	pthread_mutex_unlock(&bus->lock);
-	return val;
+	return config_read(bus, off >> 12 & 0xff, off & 0xfff, size);
 }
 
 static void ecam_write(void *dev, uint64_t off, unsigned size, uint64_t val)
@@ -198,9 +216,7 @@ static void ecam_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 
 	if (off >> 20)
 		return;
-	pthread_mutex_lock(&bus->lock);
 	config_write(bus, off >> 12 & 0xff, off & 0xfff, size, (uint32_t)val);
-	pthread_mutex_unlock(&bus->lock);
 }
 
 static const struct io_ops ecam_io = { .read = ecam_read, .write = ecam_write, .max = 4 };
@@ -236,6 +252,14 @@ int pci_bus_add(struct pci_bus *bus, struct pci_func *f, unsigned devfn, struct 
 	memcpy(f->power_on, f->cfg, sizeof(f->cfg));
 	bus->func[devfn] = f;
 	return 0;
+}
+
+void pci_bus_remove(struct pci_func *f)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(f->bar); i++)
+		if (f->bar[i].mapped)
+			iospace_unmap(bar_space(f, i), f->bar[i].at);
+	f->bus->func[f->devfn] = NULL;
 }
 
 static void bus_reset(void *dev)

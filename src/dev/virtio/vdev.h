@@ -34,8 +34,9 @@ struct vdev_ops {
 	/* vCPU thread, the transport's lock held: must not call vdev_* but vdev_config_changed. */
 	void (*config_read)(void *dev, unsigned off, void *buf, unsigned len);
 	void (*config_write)(void *dev, unsigned off, const void *buf, unsigned len);
-	/* DRIVER_OK was set. features: negotiated; queue q is enabled if setup[q].size is not 0.
-	 * The device starts its virtqs and its work. vCPU thread, lock held. */
+	/* DRIVER_OK was set. features: negotiated; queue q is enabled if setup[q].size is not 0;
+	 * setup is valid only during the call. The device starts its virtqs and its work. vCPU
+	 * thread, lock held. */
 	void (*activate)(void *dev, uint64_t features, const struct virtq_setup *setup);
 	/* The driver made chains available on queue q. vCPU thread, no lock: wake a worker, no
 	 * more.
@@ -60,11 +61,16 @@ struct vdev_cfg {
 };
 
 /* Put a device on the bus as a modern virtio-pci function with MSI-X, at the first free device
- * number. *out lives as long as the bus and is freed by vdev_free after it. Before vCPUs start.
+ * number. Before vCPUs start. -ENOMEM, -ENOSPC if the bus is full. vdev_free takes it off the bus;
+ * call it before the bus is freed, with the vCPUs stopped and the device's worker at rest.
  */
 int vdev_new_pci(struct vdev **out, struct pci_bus *bus, const struct vdev_cfg *cfg,
 		 struct err *err);
 void vdev_free(struct vdev *v);
+/* As after power-on, for the board's reset: resets the device and waits until that is done. The
+ * vCPUs are stopped; not on the worker's thread.
+ */
+void vdev_power_on(struct vdev *v);
 
 /* The rest: any thread, not with a lock held that the ops above take. */
 

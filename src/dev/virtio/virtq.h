@@ -33,17 +33,24 @@ struct virtq_setup {
 	uint64_t features;	    /* negotiated: bits 28, 29 and 34 count here */
 };
 
-/* Not thread-safe: one thread at a time (its worker's) uses a queue. Fields are virtq.c's. */
+struct virtq_ring; /* what differs between split and packed: virtq_internal.h */
+
+/* Not thread-safe: one thread at a time (its worker's) uses a queue. Fields are virtq*.c's. */
 struct virtq {
 	struct physmap *pm; /* borrowed */
+	const struct virtq_ring *ring;
 	struct virtq_setup setup;
 	bool ready, broken;
-	bool packed, event_idx, indirect;
-	bool avail_wrap, used_wrap; /* packed: the wrap counters */
-	uint16_t next_avail, next_used;
-	uint16_t signalled; /* split: used index at the last interrupt; packed: next_used then */
-	bool signalled_valid, signalled_wrap;
-	unsigned in_flight; /* chains taken and not yet given back */
+	bool event_idx, indirect;
+	uint8_t *desc, *driver, *device; /* the areas; in guest RAM, aligned */
+	uint16_t next_avail, next_used;	 /* split: free-running; packed: below size */
+	bool avail_wrap, used_wrap;	 /* packed: the wrap counters */
+	unsigned held;	 /* ring entries taken and not yet given back; at most size */
+	uint32_t pushed; /* ring entries given back since virtq_wants_irq was asked */
+	/* packed, from virtq_fill to virtq_flush: where the next one goes, and what makes the first
+	 * one visible */
+	uint16_t fill_at, fill_flags;
+	bool fill_wrap;
 };
 
 /* A chain as the device sees it: first what the driver wrote (out), then what the device may write
@@ -51,7 +58,7 @@ struct virtq {
  */
 struct virtq_chain {
 	uint16_t id;	 /* head descriptor (split) or buffer id (packed) */
-	uint16_t n_desc; /* ring slots that it holds (packed) */
+	uint16_t n_desc; /* ring entries that it holds: 1 in a split ring */
 	unsigned n_out, n_in;
 	uint64_t out_bytes, in_bytes;
 	struct iovec iov[VIRTQ_MAX_SEGS]; /* n_out, then n_in; no iovec crosses a memory region */
@@ -61,7 +68,9 @@ struct virtq_chain {
  * alignment, areas that are not all guest RAM.
  */
 bool virtq_start(struct virtq *q, struct physmap *pm, const struct virtq_setup *setup);
-/* Forget the driver's set-up. Chains still in flight may not be given back any more. */
+/* Forget the driver's set-up. Chains still in flight may not be given back any more: where the
+ * device has stored to one, it says so by virtq_drop.
+ */
 void virtq_stop(struct virtq *q);
 
 /* Take the next chain. 1: *c is filled; 0: none is there; -EPROTO: the ring is broken. */
@@ -75,6 +84,8 @@ void virtq_unpop(struct virtq *q, const struct virtq_chain *c);
 void virtq_push(struct virtq *q, const struct virtq_chain *c, uint32_t len_bytes);
 void virtq_fill(struct virtq *q, const struct virtq_chain *c, uint32_t len_bytes, unsigned nth);
 void virtq_flush(struct virtq *q, unsigned n);
+/* Forget c without giving it back: len_bytes of its in part were written. Also after virtq_stop. */
+void virtq_drop(struct virtq *q, const struct virtq_chain *c, uint32_t len_bytes);
 
 /* Whether the driver wants an interrupt for what was pushed since it last was told. Has the full
  * barrier that the event index needs. */

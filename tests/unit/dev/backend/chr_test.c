@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 #include <pty.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +23,7 @@ static void sleep_ms(long ms)
 struct sink {
 	_Atomic unsigned room, n;
 	uint8_t got[64];
-	_Atomic int breaks, escape;
+	_Atomic int breaks, escape, drained;
 };
 
 static unsigned sink_room(void *arg)
@@ -46,6 +47,11 @@ static void sink_break(void *arg)
 	((struct sink *)arg)->breaks++;
 }
 
+static void sink_drained(void *arg)
+{
+	((struct sink *)arg)->drained++;
+}
+
 static void on_escape(void *arg, enum chr_escape what)
 {
 	((struct sink *)arg)->escape = 1 + (int)what;
@@ -61,6 +67,7 @@ struct rig {
 static void rig_up(struct rig *r, bool escape)
 {
 	memset(r, 0, sizeof(*r));
+	signal(SIGPIPE, SIG_IGN); /* as the program does */
 	CHECK_EQ(pipe(r->in), 0);
 	CHECK_EQ(pipe(r->out), 0);
 	evloop_new(&r->loop, NULL);
@@ -69,7 +76,11 @@ static void rig_up(struct rig *r, bool escape)
 		cfg.escape = (struct chr_escape_fn){ on_escape, &r->sink };
 	CHECK_EQ(chr_fd_new(&r->chr, r->loop, &cfg, NULL), 0);
 	r->sink.room = 16;
-	chr_start(r->chr, (struct chr_front){ sink_room, sink_rx, sink_break, &r->sink });
+	chr_start(r->chr, (struct chr_front){ .room = sink_room,
+					      .rx = sink_rx,
+					      .rx_break = sink_break,
+					      .drained = sink_drained,
+					      .arg = &r->sink });
 }
 
 static void rig_down(struct rig *r)
@@ -166,7 +177,11 @@ TEST(a_terminals_escape_key_works_behind_a_full_buffer)
 				  .escape = { on_escape, &r.sink } };
 	CHECK_EQ(chr_fd_new(&r.chr, r.loop, &cfg, NULL), 0);
 	r.sink.room = 0;
-	chr_start(r.chr, (struct chr_front){ sink_room, sink_rx, sink_break, &r.sink });
+	chr_start(r.chr, (struct chr_front){ .room = sink_room,
+					     .rx = sink_rx,
+					     .rx_break = sink_break,
+					     .drained = sink_drained,
+					     .arg = &r.sink });
 	memset(junk, 'j', sizeof(junk));
 	for (unsigned i = 0; i < sizeof(junk); i += 500)
 		CHECK_EQ(write(master, junk + i, 500), 500);
@@ -244,7 +259,30 @@ TEST(end_of_input_ends_nothing)
 	rig_down(&r);
 }
 
-TESTS(T(input_goes_to_the_device_as_it_has_room), T(without_an_escape_key_all_bytes_pass),
+TEST(who_asked_for_room_is_told_when_the_reader_goes_on)
+{
+	static const uint8_t chunk[4096];
+	struct rig r;
+	uint8_t sink[65536];
+	unsigned room;
+
+	rig_up(&r, false);
+	while ((room = chr_room(r.chr)) != 0)
+		chr_write(r.chr, chunk, room < sizeof(chunk) ? room : sizeof(chunk));
+	CHECK_EQ(r.sink.drained, 0);
+	for (unsigned got = 0; got < 1000000;)
+		got += (unsigned)read(r.out[0], sink, sizeof(sink));
+	for (unsigned n = 0; n < 500 && !r.sink.drained; n++)
+		sleep_ms(10);
+	CHECK_EQ(r.sink.drained, 1);
+	CHECK(chr_room(r.chr) > 0);
+	close(r.out[0]); /* the rest need not be waited for */
+	r.out[0] = dup(r.out[1]);
+	rig_down(&r);
+}
+
+TESTS(T(who_asked_for_room_is_told_when_the_reader_goes_on),
+      T(input_goes_to_the_device_as_it_has_room), T(without_an_escape_key_all_bytes_pass),
       T(the_escape_key_is_for_us_and_twice_for_the_guest),
       T(the_escape_key_works_while_the_guest_reads_nothing),
       T(a_terminals_escape_key_works_behind_a_full_buffer), T(output_arrives_whole_and_in_order),

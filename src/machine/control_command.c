@@ -1,0 +1,155 @@
+/* The commands of docs/control.md. */
+#include "base/bits.h"
+#include "base/err.h"
+#include "dev/backend/chr_tee.h"
+#include "machine/control_internal.h"
+#include "machine/machine_internal.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define DEFAULT_TIMEOUT_S 90
+#define MAX_TIMEOUT_S	  86400
+
+/* With the request's id, if it has one. */
+static json_t *reply(json_t *request, json_t *body)
+{
+	json_t *id = json_object_get(request, "id");
+
+	if (body && id)
+		json_object_set(body, "id", id);
+	return body;
+}
+
+static json_t *success(json_t *request, json_t *result)
+{
+	return reply(request, json_pack("{s:b, s:o}", "ok", 1, "result", result));
+}
+
+json_t *control_error(json_t *request, const char *code, const char *message)
+{
+	return reply(request, json_pack("{s:b, s:{s:s, s:s}}", "ok", 0, "error", "code", code,
+					"message", message));
+}
+
+static json_t *describe_forward(const struct net_forward *f)
+{
+	struct in_addr addr = { htonl(f->host_addr) };
+	char text[INET_ADDRSTRLEN];
+
+	return json_pack("{s:s, s:s, s:i, s:i}", "protocol", f->udp ? "udp" : "tcp", "address",
+			 inet_ntop(AF_INET, &addr, text, sizeof(text)), "port", f->host_port,
+			 "guest_port", f->guest_port);
+}
+
+static json_t *describe_nic(const struct nic_config *nic)
+{
+	json_t *forwards = json_array();
+
+	if (nic->kind == NIC_TAP) {
+		json_decref(forwards);
+		return json_pack("{s:s, s:s}", "kind", "tap", "interface", nic->tap);
+	}
+	for (unsigned i = 0; i < nic->user.n_forwards; i++)
+		json_array_append_new(forwards, describe_forward(&nic->user.forward[i]));
+	return json_pack("{s:s, s:b, s:o}", "kind", "user", "restricted", nic->user.restricted,
+			 "forwards", forwards);
+}
+
+static json_t *status(struct control *c, json_t *request)
+{
+	const struct machine_config *cfg = &c->m->cfg;
+	json_t *nics = json_array();
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	for (unsigned i = 0; i < cfg->n_nics; i++)
+		json_array_append_new(nics, describe_nic(&cfg->nic[i]));
+	return success(request,
+		       json_pack("{s:s, s:i, s:s, s:s, s:i, s:I, s:I, s:s?, s:o}", "name", c->name,
+				 "pid", (int)getpid(), "state", "running", "engine",
+				 c->m->set.v[0]->engine->name, "cpus", (int)cfg->n_cpus,
+				 "memory_bytes", (json_int_t)cfg->memory_bytes, "uptime_s",
+				 (json_int_t)(now.tv_sec - c->since.tv_sec), "kernel", cfg->kernel,
+				 "networks", nics));
+}
+
+static json_t *stop(struct control *c, json_t *request)
+{
+	json_int_t timeout_s = DEFAULT_TIMEOUT_S;
+	int force = 0;
+
+	if (json_unpack(request, "{s?I, s?b}", "timeout_s", &timeout_s, "force", &force) < 0 ||
+	    timeout_s < 0 || timeout_s > MAX_TIMEOUT_S)
+		return control_error(request, "bad-request",
+				     "stop takes timeout_s, from 0 to 86400, and force, a boolean");
+	if (!force)
+		machine_power_button(c->m);
+	control_stop_within(c, force ? 0 : (unsigned)timeout_s);
+	return success(request, json_pack("{s:b, s:I}", "forced", force, "timeout_s",
+					  force ? (json_int_t)0 : timeout_s));
+}
+
+static json_t *reset(struct control *c, json_t *request)
+{
+	machine_reset(c->m);
+	return success(request, json_object());
+}
+
+static const struct {
+	const char *name;
+	json_t *(*fn)(struct control *c, json_t *request);
+} commands[] = {
+	{ "status", status },
+	{ "stop", stop },
+	{ "reset", reset },
+};
+
+static const char *command(json_t *request)
+{
+	const char *name = json_string_value(json_object_get(request, "command"));
+
+	return name ? name : "";
+}
+
+json_t *control_execute(struct control *c, json_t *request)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
+		if (strcmp(commands[i].name, command(request)) == 0)
+			return commands[i].fn(c, request);
+	return control_error(request, "unknown-command",
+			     "command is one of status, stop, reset, console");
+}
+
+bool control_is_console(json_t *request)
+{
+	return strcmp(command(request), "console") == 0;
+}
+
+/* The console gets a descriptor of its own, so that the client's can go as all others do. The
+ * answer is on its way before the console writes.
+ */
+json_t *control_console(struct client *k, json_t *request)
+{
+	static const char yes[] = "{\"ok\":true,\"result\":{}}\n";
+	int fd = fcntl(k->fd, F_DUPFD_CLOEXEC, 0);
+	struct err err = { 0 };
+
+	if (fd < 0)
+		return control_error(request, "failed", "no descriptor is left");
+	if (chr_tee_is_taken(k->c->m->console)) {
+		close(fd);
+		return control_error(request, "busy", "somebody else is at the console");
+	}
+	if (send(fd, yes, sizeof(yes) - 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ||
+	    chr_tee_attach(k->c->m->console, fd, &err) < 0)
+		return control_error(request, "failed", err.msg);
+	evloop_del(k->c->loop, &k->watch);
+	close(k->fd);
+	k->fd = -1;
+	return NULL;
+}
