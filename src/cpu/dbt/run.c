@@ -373,7 +373,7 @@ static const void *change_ring(struct dbt *d, const struct tb_exit *x, enum next
 static const void *go_plain(struct dbt *d, enum next *next)
 {
 	struct tb_exit *x = &d->cache->exit[d->ctx->exit];
-	const struct tb *t = d->mode & TBM_COUNT ? NULL : find_tb(d, d->mode | TBM_PLAIN);
+	const struct tb *t = find_tb(d, d->mode | TBM_PLAIN);
 
 	*next = NEXT_INTERP;
 	if (!t)
@@ -404,7 +404,8 @@ static const void *after_exit(struct dbt *d, enum next *next)
 	x = d->cache->exit[ctx->exit];
 	c->rip = ctx->base + x.off;
 	count(d, x.n_done);
-	if (x.kind == EXIT_INTERP)
+	/* A kick must not make a boundary of counting mode where there is none without it. */
+	if (x.kind == EXIT_INTERP || (x.kind == EXIT_PLAIN && d->mode & TBM_COUNT))
 		return NULL;
 	if (x.kind >= EXIT_SYSCALL && x.kind <= EXIT_IRET)
 		return change_ring(d, &x, next);
