@@ -91,13 +91,12 @@ static inline void flat_init(struct flatcpu *f, const struct engine *e, const ch
 	f->c.mmio = iospace_new(BIT(52));
 	flat_page_tables(f);
 	flat_reset(f, 0);
-	f->c.engine = e;
-	FLAT_MUST(e->init(&f->c, none));
+	FLAT_MUST(engine_take(&f->c, e, none));
 }
 
 static inline void flat_fini(struct flatcpu *f)
 {
-	f->c.engine->fini(&f->c);
+	engine_leave(&f->c);
 	iospace_free(f->c.pio);
 	iospace_free(f->c.mmio);
 	vcpu_fini(&f->c);

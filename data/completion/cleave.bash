@@ -10,9 +10,9 @@ _cleave()
 	[[ $prev == = && $COMP_CWORD -ge 2 ]] && prev=${COMP_WORDS[COMP_CWORD - 2]}
 
 	if [[ $COMP_CWORD -eq 1 ]]; then
-		words='run disk ps stop console ssh doctor version help'
+		words='run disk ps ctl stop console ssh doctor version help'
 	elif [[ ${COMP_WORDS[1]} == help ]]; then
-		words='run disk ps stop console ssh doctor version help'
+		words='run disk ps ctl stop console ssh doctor version help'
 	elif [[ ${COMP_WORDS[1]} == disk ]]; then
 		case $prev in
 		--format | --to | --backing-format) words='raw qcow2' ;;
@@ -35,8 +35,9 @@ _cleave()
 		words='--json --help'
 	elif [[ ${COMP_WORDS[1]} == ps ]]; then
 		words='--json --help'
-	elif [[ ${COMP_WORDS[1]} == @(stop|console|ssh) ]]; then
+	elif [[ ${COMP_WORDS[1]} == @(stop|console|ssh|ctl) ]]; then
 		words=$(cleave ps 2>/dev/null | awk 'NR > 1 { print $1 }')
+		[[ ${COMP_WORDS[1]} == ctl ]] && words+=' status engine pause continue reset --json --help'
 		[[ ${COMP_WORDS[1]} == stop ]] && words+=' --timeout --force --help'
 	elif [[ ${COMP_WORDS[1]} == run ]]; then
 		case $prev in
@@ -55,7 +56,7 @@ _cleave()
 			reset guest all' ;;
 		--net) words='user user,forward= user,restrict tap= none' ;;
 		--name | --append | --memory | --cpus | --icount-hash | --balloon) return ;;
-		*) words='--kernel --initrd --append --memory --cpus --cpu --engine --console --disk --on-io-error
+		*) words='--kernel --initrd --append --memory --cpus --cpu --engine --engine-dwell --console --disk --on-io-error
 			--name --net --virtio-console --balloon --vsock --debug-exit --no-reboot --stats --icount --icount-hash
 			--log --trace --help' ;;
 		esac

@@ -16,6 +16,7 @@ void help_general(void)
 	      "  run       boot a kernel in a new machine\n"
 	      "  disk      make disk images, look at them, check, copy and resize them\n"
 	      "  ps        list the machines that run\n"
+	      "  ctl       move a running machine to another engine, pause it, reset it\n"
 	      "  stop      switch a machine off\n"
 	      "  console   sit down at a machine's serial console\n"
 	      "  ssh       log in to a machine\n"
@@ -58,6 +59,9 @@ static void help_run(void)
 	      "                    backing=FILE,backing-format=raw or qcow2, snapshot=NAME\n"
 	      "  --on-io-error WHAT report (the guest sees it) or stop (the machine waits until you\n"
 	      "                    mend it and go on with Ctrl-A c or SIGCONT); default report\n"
+	      "  --engine-dwell MS[,ENGINE...]\n"
+	      "                    move between these engines, or all, at random times MS apart in\n"
+	      "                    the mean: to test them\n"
 	      "  --name NAME       what ps, stop, console and ssh call the machine\n"
 	      "  --net user[,WORD...]   a network card behind NAT, without root; may be repeated:\n"
 	      "                    forward=[udp:][ADDRESS:]PORT:GUESTPORT lets the host in, restrict\n"
@@ -160,6 +164,27 @@ static void help_stop(void)
 	      stdout);
 }
 
+static void help_ctl(void)
+{
+	fputs("usage: cleave ctl NAME COMMAND [VALUE] [--json]\n"
+	      "\n"
+	      "Tells the running machine NAME something.\n"
+	      "\n"
+	      "Commands:\n"
+	      "  status           say what it is and does\n"
+	      "  engine ENGINE    move it, as it runs, to another engine: auto, dbt or interp\n"
+	      "  pause            stop its CPUs and its clock\n"
+	      "  continue         let them run again\n"
+	      "  reset            press its reset button\n"
+	      "\n"
+	      "  --json           print the answer as it came (docs/control.md)\n"
+	      "\n"
+	      "Examples:\n"
+	      "  cleave ctl web engine interp\n"
+	      "  cleave ctl web status\n",
+	      stdout);
+}
+
 static void help_console(void)
 {
 	fputs("usage: cleave console NAME\n"
@@ -218,9 +243,10 @@ static const struct {
 	const char *command;
 	void (*print)(void);
 } pages[] = {
-	{ "run", help_run },	   { "disk", help_disk },	{ "ps", help_ps },
-	{ "stop", help_stop },	   { "console", help_console }, { "ssh", help_ssh },
-	{ "doctor", help_doctor }, { "version", help_version }, { "help", help_help },
+	{ "run", help_run },   { "disk", help_disk },	  { "ps", help_ps },
+	{ "ctl", help_ctl },   { "stop", help_stop },	  { "console", help_console },
+	{ "ssh", help_ssh },   { "doctor", help_doctor }, { "version", help_version },
+	{ "help", help_help },
 };
 
 bool help_command(const char *command)

@@ -16,6 +16,7 @@ static const struct {
 	int (*fn)(int argc, char **argv);
 } commands[] = {
 	{ "ps", cmd_ps },
+	{ "ctl", cmd_ctl },
 	{ "stop", cmd_stop },
 	{ "console", cmd_console },
 	{ "ssh", cmd_ssh },

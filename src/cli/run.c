@@ -82,6 +82,40 @@ static int set_engine(struct options *o, const char *val, struct err *err)
 	return 0;
 }
 
+/* A copy of val to cut up; it lasts as long as the machine. NULL: no memory. */
+static char *copy_text(struct options *o, const char *val, struct err *err)
+{
+	char *copy = strdup(val);
+
+	if (copy)
+		o->text[o->n_texts++] = copy;
+	else
+		err_set(err, ENOMEM, "start");
+	return copy;
+}
+
+/* The next of the words that commas separate; NULL at the end. Cuts *text up. */
+static char *next_word(char **text)
+{
+	return *text ? strsep(text, ",") : NULL;
+}
+
+/* MS[,ENGINE...] */
+static int set_engine_dwell(struct options *o, const char *val, struct err *err)
+{
+	char *copy = copy_text(o, val, err), *rest = copy;
+
+	if (!copy)
+		return -ENOMEM;
+	if (parse_number(next_word(&rest), 1, 1000000, &o->cfg.dwell_ms) < 0)
+		return err_say(err, EINVAL,
+			       "'%s' is not a number of milliseconds, and engines, as in "
+			       "--engine-dwell 5,interp,dbt",
+			       val);
+	o->cfg.dwell_among = rest;
+	return 0;
+}
+
 /* stdio, none, pty or file=PATH; -EINVAL for anything else. */
 static int parse_console(const char *val, enum console_kind *kind, const char **path)
 {
@@ -108,24 +142,6 @@ static int set_console(struct options *o, const char *val, struct err *err)
 			       "--console file=boot.log",
 			       val);
 	return 0;
-}
-
-/* A copy of val to cut up; it lasts as long as the machine. NULL: no memory. */
-static char *copy_text(struct options *o, const char *val, struct err *err)
-{
-	char *copy = strdup(val);
-
-	if (copy)
-		o->text[o->n_texts++] = copy;
-	else
-		err_set(err, ENOMEM, "start");
-	return copy;
-}
-
-/* The next of the words that commas separate; NULL at the end. Cuts *text up. */
-static char *next_word(char **text)
-{
-	return *text ? strsep(text, ",") : NULL;
 }
 
 /* What follows name= in word; NULL if it is another word or nothing follows. */
@@ -324,6 +340,7 @@ static const struct {
 	{ "--cpus", true, set_cpus },
 	{ "--cpu", true, set_cpu },
 	{ "--engine", true, set_engine },
+	{ "--engine-dwell", true, set_engine_dwell },
 	{ "--console", true, set_console },
 	{ "--virtio-console", true, set_virtio_console },
 	{ "--balloon", true, set_balloon },

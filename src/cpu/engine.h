@@ -3,8 +3,10 @@
 #define CPU_ENGINE_H
 
 #include "base/bits.h"
+#include "cpu/vcpu.h"
 
 struct err;
+struct tlb_watch;
 struct vcpu;
 
 /* Why run() came back. */
@@ -21,7 +23,10 @@ enum run_exit {
  */
 struct engine {
 	const char *name;
-	/* Get ready to run c; puts its own state in c->engine_state. */
+	enum engine_slot slot;
+	const struct tlb_watch *tlb_watch; /* c->tlb_watch while it holds c; or NULL */
+	/* Get ready to run c; puts its own state in c->engine_state[slot]. Another engine may hold
+	 * c meanwhile, and is not disturbed. */
 	int (*init)(struct vcpu *c, struct err *err);
 	void (*fini)(struct vcpu *c);
 	/* Execute until one of the exits. Port and MMIO accesses are done inside through iospace.
@@ -46,5 +51,15 @@ extern const struct engine engine_dbt;
 extern const struct engine *const engines[];
 /* The one with that name, or NULL. */
 const struct engine *engine_find(const char *name);
+
+/* Let e hold c, which no engine or another one holds, from where it stands. c is stopped, and so are
+ * all of its set. The engines that held it before keep what they have derived, to be fast when they
+ * get it back. Errors are those of init(): c is as it was.
+ */
+int engine_take(struct vcpu *c, const struct engine *e, struct err *err);
+/* inval() for every engine that holds c or did. */
+void engine_inval(struct vcpu *c, gpa_t gpa, uint64_t len);
+/* fini() for every engine that holds c or did. */
+void engine_leave(struct vcpu *c);
 
 #endif

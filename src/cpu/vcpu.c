@@ -175,9 +175,12 @@ void vcpu_sipi(struct vcpu *c, uint8_t vector)
 
 void vcpu_kick(struct vcpu *c, uint32_t bits)
 {
+	const struct engine *e;
+
 	atomic_fetch_or(&c->kick, bits);
-	if (c->engine)
-		c->engine->kick(c);
+	e = c->engine;
+	if (e)
+		e->kick(c);
 	if (c->wake)
 		c->wake(c);
 }

@@ -107,6 +107,9 @@ struct vcpu_apic_ops {
 
 #define VCPU_DROP_RING 64
 
+/* Places in vcpu.engine_state. */
+enum engine_slot { ENGINE_INTERP, ENGINE_DBT, N_ENGINES };
+
 struct vcpu {
 	/* REG_RAX ... REG_R15, then two slots that make address computation uniform: REG_BLOCK
 	 * holds what an engine adds to RIP-relative displacements, REG_ZERO is always 0. */
@@ -166,9 +169,9 @@ struct vcpu {
 	void (*wake)(struct vcpu *c); /* ends the thread's sleep after HLT; any thread */
 	void *owner;		      /* the machine's, for wake */
 
-	/* The engine that holds the vCPU, and its own state for it. */
-	const struct engine *engine;
-	void *engine_state;
+	/* The engine that holds the vCPU (engine_take), or NULL. */
+	const struct engine *_Atomic engine;
+	void *engine_state[N_ENGINES]; /* of all that ever did, by struct engine's slot */
 	struct interp *interp; /* the interpreter's, which other engines lean on; interp.h */
 	const struct tlb_watch *tlb_watch; /* the engine's, or NULL; tlb.h */
 	/* Called after a store of this vCPU hit decoded code at host byte p; NULL for nobody. */

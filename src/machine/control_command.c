@@ -63,19 +63,20 @@ static json_t *describe_nic(const struct nic_config *nic)
 static json_t *status(struct control *c, json_t *request)
 {
 	const struct machine_config *cfg = &c->m->cfg;
+	const struct engine *engine = c->m->set.v[0]->engine;
 	json_t *nics = json_array();
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	for (unsigned i = 0; i < cfg->n_nics; i++)
 		json_array_append_new(nics, describe_nic(&cfg->nic[i]));
-	return success(request,
-		       json_pack("{s:s, s:i, s:s, s:s, s:i, s:I, s:I, s:s?, s:o}", "name", c->name,
-				 "pid", (int)getpid(), "state", "running", "engine",
-				 c->m->set.v[0]->engine->name, "cpus", (int)cfg->n_cpus,
-				 "memory_bytes", (json_int_t)cfg->memory_bytes, "uptime_s",
-				 (json_int_t)(now.tv_sec - c->since.tv_sec), "kernel", cfg->kernel,
-				 "networks", nics));
+	return success(request, json_pack("{s:s, s:i, s:s, s:s, s:i, s:I, s:I, s:s?, s:o}", "name",
+					  c->name, "pid", (int)getpid(), "state",
+					  machine_is_paused(c->m) ? "paused" : "running", "engine",
+					  engine->name, "cpus", (int)cfg->n_cpus, "memory_bytes",
+					  (json_int_t)cfg->memory_bytes, "uptime_s",
+					  (json_int_t)(now.tv_sec - c->since.tv_sec), "kernel",
+					  cfg->kernel, "networks", nics));
 }
 
 static json_t *stop(struct control *c, json_t *request)
@@ -100,13 +101,39 @@ static json_t *reset(struct control *c, json_t *request)
 	return success(request, json_object());
 }
 
+static json_t *engine(struct control *c, json_t *request)
+{
+	struct machine_move move;
+	const char *to;
+	struct err err;
+
+	if (json_unpack(request, "{s:s}", "engine", &to) < 0)
+		return control_error(request, "bad-request", "engine takes engine, a name");
+	if (machine_move_engine(c->m, to, &move, &err) < 0)
+		return control_error(request, err.code == EINVAL ? "bad-request" : "failed",
+				     err.msg);
+	return success(request, json_pack("{s:s, s:s, s:f}", "from", move.from, "to", move.to,
+					  "pause_ms", (double)move.pause_ns / 1e6));
+}
+
+static json_t *pause_machine(struct control *c, json_t *request)
+{
+	machine_pause(c->m);
+	return success(request, json_object());
+}
+
+static json_t *continue_machine(struct control *c, json_t *request)
+{
+	machine_continue(c->m);
+	return success(request, json_object());
+}
+
 static const struct {
 	const char *name;
 	json_t *(*fn)(struct control *c, json_t *request);
 } commands[] = {
-	{ "status", status },
-	{ "stop", stop },
-	{ "reset", reset },
+	{ "status", status }, { "stop", stop },		  { "reset", reset },
+	{ "engine", engine }, { "pause", pause_machine }, { "continue", continue_machine },
 };
 
 static const char *command(json_t *request)
@@ -121,8 +148,9 @@ json_t *control_execute(struct control *c, json_t *request)
 	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
 		if (strcmp(commands[i].name, command(request)) == 0)
 			return commands[i].fn(c, request);
-	return control_error(request, "unknown-command",
-			     "command is one of status, stop, reset, console");
+	return control_error(
+		request, "unknown-command",
+		"command is one of status, stop, reset, engine, pause, continue, console");
 }
 
 bool control_is_console(json_t *request)

@@ -36,7 +36,7 @@ static const struct engine *find_engine(const char *name, struct err *err)
 		return e;
 	for (unsigned n = 0; engines[n] && len < sizeof(known); n++)
 		len += (size_t)snprintf(known + len, sizeof(known) - len, ", %s", engines[n]->name);
-	err_say(err, EINVAL, "--engine: there is no engine '%s'; take one of %s", name, known);
+	err_say(err, EINVAL, "there is no engine '%s'; take one of %s", name, known);
 	return NULL;
 }
 
@@ -60,6 +60,9 @@ static int check_config(const struct machine_config *cfg, struct err *err)
 		return err_say(err, EINVAL,
 			       "--icount: a network does not keep to a count of "
 			       "instructions; leave out --net");
+	if (cfg->icount && cfg->dwell_ms)
+		return err_say(err, EINVAL,
+			       "--icount: keeps to one engine; leave out --engine-dwell");
 	if (cfg->icount_hash && !cfg->icount)
 		return err_say(err, EINVAL, "--icount-hash: needs --icount");
 	return pc_check_virtio(cfg, err);
@@ -86,7 +89,7 @@ static int make_memory(struct machine *m, struct err *err)
 	return 0;
 }
 
-static int make_vcpu(struct machine *m, unsigned i, const struct engine *engine, struct err *err)
+static int make_vcpu(struct machine *m, unsigned i, struct err *err)
 {
 	struct vcpu *c = NULL;
 
@@ -107,26 +110,23 @@ static int make_vcpu(struct machine *m, unsigned i, const struct engine *engine,
 	c->pio = m->pio;
 	c->mmio = m->mmio;
 	c->set = &m->set;
-	c->engine = engine;
 	m->set.v[m->set.n++] = c;
 	return 0;
 }
 
-static int init_engines(struct machine *m, struct err *err)
+static int init_engines(struct machine *m, const struct engine *engine, struct err *err)
 {
 	for (unsigned i = 0; i < m->set.n; i++) {
 		struct vcpu *c = m->set.v[i];
-		int ret = c->engine->init(c, err);
+		int ret = engine_take(c, engine, err);
 
 		/* What this host lacks for the translator, the interpreter does without. */
 		if (ret == -ENOTSUP && is_auto(m->cfg.engine)) {
 			log_say(LOG_INFO, "%s", err->msg);
-			c->engine = &engine_interp;
-			ret = c->engine->init(c, err);
+			ret = engine_take(c, &engine_interp, err);
 		}
 		if (ret < 0)
 			return ret;
-		m->n_engines++;
 	}
 	return 0;
 }
@@ -149,12 +149,12 @@ static void on_broken(void *arg, struct vcpu *c)
 	machine_end(arg, END_BROKEN, 0);
 }
 
-static int make_cpus(struct machine *m, const struct engine *engine, struct err *err)
+static int make_cpus(struct machine *m, struct err *err)
 {
 	int ret = 0;
 
 	for (unsigned i = 0; i < m->cfg.n_cpus && ret == 0; i++)
-		ret = make_vcpu(m, i, engine, err);
+		ret = make_vcpu(m, i, err);
 	return ret;
 }
 
@@ -216,7 +216,9 @@ static int power_on(struct machine *m, struct err *err)
 	if (ret < 0)
 		return ret;
 
-	int64_t tsc_offset = -(int64_t)vcpu_raw_tsc(m->set.v[0]);
+	m->paused_tsc = vcpu_raw_tsc(m->set.v[0]);
+
+	int64_t tsc_offset = -(int64_t)m->paused_tsc;
 
 	for (unsigned i = 0; i < m->set.n; i++) {
 		struct vcpu *c = m->set.v[i];
@@ -227,7 +229,7 @@ static int power_on(struct machine *m, struct err *err)
 		boot_set_mtrrs(c, m->model.phys_bits);
 		if (i == 0)
 			boot_enter(c, &entry);
-		c->engine->inval(c, 0, 0);
+		engine_inval(c, 0, 0);
 		c->engine->push(c);
 	}
 	return 0;
@@ -236,7 +238,7 @@ static int power_on(struct machine *m, struct err *err)
 static int build(struct machine *m, struct err *err)
 {
 	const struct engine *engine = find_engine(m->cfg.engine, err);
-	int ret = engine ? check_config(&m->cfg, err) : -EINVAL;
+	int ret = engine ? check_config(&m->cfg, err) : err_wrap(err, "--engine");
 
 	if (ret == 0)
 		ret = make_model(m, err);
@@ -247,18 +249,30 @@ static int build(struct machine *m, struct err *err)
 	if (ret == 0)
 		ret = evloop_new(&m->loop, err);
 	if (ret == 0)
-		ret = make_cpus(m, engine, err);
+		ret = make_cpus(m, err);
 	if (ret == 0)
 		ret = make_timers(m, err);
 	if (ret == 0)
 		ret = pc_build(m, err);
 	if (ret == 0)
-		ret = init_engines(m, err);
+		ret = init_engines(m, engine, err);
 	if (ret == 0)
 		ret = make_crew(m, err);
 	if (ret == 0)
 		ret = power_on(m, err);
+	if (ret == 0 && m->cfg.dwell_ms)
+		ret = mover_dwell(&m->mover, m->cfg.dwell_ms, m->cfg.dwell_among, err);
 	return ret;
+}
+
+static void init_asked(struct machine *m)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&m->asked, &attr);
+	pthread_condattr_destroy(&attr);
 }
 
 int machine_new(struct machine **out, const struct machine_config *cfg, struct err *err)
@@ -271,7 +285,8 @@ int machine_new(struct machine **out, const struct machine_config *cfg, struct e
 	m->pm.ram_fd = -1;
 	vclock_init(&m->clock);
 	pthread_mutex_init(&m->lock, NULL);
-	pthread_cond_init(&m->asked, NULL);
+	init_asked(m);
+	mover_init(&m->mover, &m->lock, &m->set);
 
 	int ret = build(m, err);
 
@@ -325,6 +340,7 @@ static void print_stats(const struct machine *m)
 			fprintf(stderr, "cpu %u: %s: %s\n", i, c->engine->name, text);
 		}
 	}
+	mover_print(&m->mover);
 	pc_print_virtio(m);
 	fprintf(stderr, "guest time %.3f s\n", (double)vclock_now(&m->clock) / 1e9);
 }
@@ -340,7 +356,7 @@ static void tell_devs(struct machine *m, bool start)
 	}
 }
 
-enum wish { WISH_END, WISH_RESET, WISH_PAUSE, WISH_CONTINUE };
+enum wish { WISH_END, WISH_RESET, WISH_PAUSE, WISH_CONTINUE, WISH_MOVE };
 
 /* Take what was asked, if it was. */
 static bool take(bool *asked)
@@ -357,34 +373,47 @@ static enum wish next_wish(struct machine *m)
 	enum wish wish;
 
 	pthread_mutex_lock(&m->lock);
-	while (!m->end_asked && !m->reset_asked && !m->pause_asked && !m->continue_asked)
-		pthread_cond_wait(&m->asked, &m->lock);
+	while (!m->end_asked && !m->reset_asked && !m->pause_asked && !m->continue_asked &&
+	       !mover_is_due(&m->mover))
+		mover_wait(&m->mover, &m->asked);
 	if (m->end_asked)
 		wish = WISH_END;
 	else if (take(&m->reset_asked))
 		wish = WISH_RESET;
 	else if (take(&m->pause_asked))
 		wish = WISH_PAUSE;
-	else
+	else if (take(&m->continue_asked))
 		wish = WISH_CONTINUE;
-	if (wish == WISH_CONTINUE)
-		m->continue_asked = false;
+	else
+		wish = WISH_MOVE;
 	pthread_mutex_unlock(&m->lock);
 	return wish;
 }
 
+/* Time stamps go with the clock. */
+static void set_tscs_back(struct machine *m, uint64_t ticks)
+{
+	for (unsigned i = 0; i < m->set.n; i++)
+		atomic_fetch_sub(&m->set.v[i]->tsc_offset, (int64_t)ticks);
+}
+
 static void set_paused(struct machine *m, bool paused)
 {
+	if (m->paused == paused)
+		return;
 	pthread_mutex_lock(&m->lock);
 	m->paused = paused;
 	pthread_mutex_unlock(&m->lock);
 	/* A clock that counts instructions stands by itself. */
 	if (m->cfg.icount)
 		return;
-	if (paused)
+	if (paused) {
 		vclock_pause(&m->clock);
-	else
+		m->paused_tsc = vcpu_raw_tsc(m->set.v[0]);
+	} else {
+		set_tscs_back(m, vcpu_raw_tsc(m->set.v[0]) - m->paused_tsc);
 		vclock_resume(&m->clock);
+	}
 	timer_queue_kick(m->timers);
 }
 
@@ -397,10 +426,22 @@ static void go_on(struct machine *m)
 	crew_start(m->crew);
 }
 
+/* A paused machine moves too, and stays paused. */
+static void move(struct machine *m)
+{
+	mover_begin(&m->mover);
+	if (!m->paused)
+		stop_cpus(m);
+	mover_move(&m->mover);
+	if (!m->paused)
+		crew_start(m->crew);
+	mover_settle(&m->mover);
+}
+
 static void fulfil(struct machine *m, enum wish wish)
 {
-	if (wish == WISH_CONTINUE) {
-		go_on(m);
+	if (wish == WISH_CONTINUE || wish == WISH_MOVE) {
+		wish == WISH_MOVE ? move(m) : go_on(m);
 		return;
 	}
 	if (!m->paused)
@@ -421,6 +462,7 @@ enum machine_end machine_run(struct machine *m, uint32_t *code)
 		fulfil(m, wish);
 	if (!m->paused)
 		stop_cpus(m);
+	mover_end(&m->mover);
 	tell_devs(m, false);
 	if (m->cfg.stats)
 		print_stats(m);
@@ -467,12 +509,34 @@ bool machine_pause(struct machine *m)
 	return !was;
 }
 
+bool machine_is_paused(struct machine *m)
+{
+	bool paused;
+
+	pthread_mutex_lock(&m->lock);
+	paused = m->paused;
+	pthread_mutex_unlock(&m->lock);
+	return paused;
+}
+
 void machine_continue(struct machine *m)
 {
 	pthread_mutex_lock(&m->lock);
 	m->continue_asked = true;
 	pthread_cond_signal(&m->asked);
 	pthread_mutex_unlock(&m->lock);
+}
+
+int machine_move_engine(struct machine *m, const char *engine, struct machine_move *out,
+			struct err *err)
+{
+	const struct engine *e = find_engine(engine, err);
+
+	if (!e)
+		return -EINVAL;
+	if (m->cfg.icount)
+		return err_say(err, EINVAL, "a machine with --icount keeps to one engine");
+	return mover_ask(&m->mover, e, &m->asked, out, err);
 }
 
 void machine_power_button(struct machine *m)
@@ -482,8 +546,8 @@ void machine_power_button(struct machine *m)
 
 static void free_cpus(struct machine *m)
 {
-	for (unsigned i = 0; i < m->n_engines; i++)
-		m->set.v[i]->engine->fini(m->set.v[i]);
+	for (unsigned i = 0; i < m->set.n; i++)
+		engine_leave(m->set.v[i]);
 	for (unsigned i = 0; i < m->set.n; i++) {
 		vcpu_fini(m->set.v[i]);
 		free(m->set.v[i]);
@@ -513,5 +577,6 @@ void machine_free(struct machine *m)
 	physmap_fini(&m->pm);
 	pthread_mutex_destroy(&m->lock);
 	pthread_cond_destroy(&m->asked);
+	mover_fini(&m->mover);
 	free(m);
 }

@@ -60,7 +60,9 @@ struct machine_config {
 	uint64_t memory_bytes; /* a multiple of 4 KiB, at least 1 MiB */
 	unsigned n_cpus;       /* 1 to 64 */
 	const char *cpu;       /* cpu_model_parse's text */
-	const char *engine;    /* "auto", "interp" */
+	const char *engine;    /* "auto" or an engine's name */
+	unsigned dwell_ms;     /* move between engines at random times, so far apart; 0: do not */
+	const char *dwell_among; /* these engines, which commas separate; NULL: all there are */
 	enum console_kind console;
 	const char *console_path; /* CONSOLE_FILE */
 	struct disk_config *disk; /* in the guest's order */
@@ -108,6 +110,20 @@ void machine_reset(struct machine *m);
  */
 bool machine_pause(struct machine *m);
 void machine_continue(struct machine *m);
+bool machine_is_paused(struct machine *m);
+
+/* A move to another engine. */
+struct machine_move {
+	const char *from, *to;
+	uint64_t pause_ns; /* the vCPUs stood for so long */
+};
+
+/* Let another engine ("auto" or its name) execute the guest, from where it stands. Waits until that
+ * is done. Not on the main thread nor a vCPU's. -EINVAL: there is no such engine; -ECANCELED: the
+ * machine ended first; or why that engine does not run it.
+ */
+int machine_move_engine(struct machine *m, const char *engine, struct machine_move *out,
+			struct err *err);
 
 /* Press the power button (ACPI). Any thread. */
 void machine_power_button(struct machine *m);

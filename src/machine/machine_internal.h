@@ -8,6 +8,7 @@
 #include "host/clock.h"
 #include "machine/icount.h"
 #include "machine/machine.h"
+#include "machine/move.h"
 #include "mem/physmap.h"
 
 #include <pthread.h>
@@ -29,9 +30,9 @@ struct machine {
 	struct machine_config cfg;
 	struct cpu_model model;
 	struct vcpu_set set; /* its vCPUs are owned */
-	unsigned n_engines;  /* vCPUs whose engine is initialised */
 	struct vcpu_crew *crew;
 	struct icount icount; /* if cfg.icount */
+	struct mover mover;
 
 	struct physmap pm;
 	struct iospace *pio, *mmio;
@@ -54,7 +55,9 @@ struct machine {
 	pthread_cond_t asked;
 	bool end_asked, reset_asked;
 	bool pause_asked, continue_asked;
-	bool paused; /* written by the main thread only */
+	bool paused;	     /* written by the main thread only */
+	uint64_t paused_tsc; /* the main thread's: the host's, since when the guest's does not count
+				if it is paused */
 	enum machine_end why;
 	uint32_t code;
 };

@@ -135,6 +135,28 @@ with tempfile.TemporaryDirectory() as d:
     check("beside one that does not read", len(json.loads(run("ps", "--json").stdout)) == 1)
     s.close()
 
+    # Engines, pauses. The guest, which answers what is typed, does not notice.
+    for engine in "interp", "interp", "auto", "interp":
+        p = run("ctl", "web", "engine", engine)
+        check(f"move to {engine}", p.returncode == 0 and "stopped for" in p.stdout, p)
+    (status,) = json.loads(run("ps", "--json").stdout)
+    check("the engine is told", status["engine"] == "interp", status)
+    p = run("ctl", "web", "engine", "steam")
+    check("no such engine", p.returncode == 1 and "no engine 'steam'" in p.stderr, p)
+    check("pause", run("ctl", "web", "pause").returncode == 0)
+    deadline = time.monotonic() + 10 * SLOW
+    while time.monotonic() < deadline and json.loads(run("ctl", "web", "status").stdout)["state"] != "paused":
+        time.sleep(0.02)
+    p = run("ctl", "web", "engine", "auto", "--json")
+    check("a paused machine moves", p.returncode == 0 and json.loads(p.stdout)["from"] == "interp", p)
+    status = json.loads(run("ctl", "web", "status").stdout)
+    check("and stays paused", status["state"] == "paused", status)
+    check("continue", run("ctl", "web", "continue").returncode == 0)
+    for words, say in ((["web"], "missing"), (["web", "fly"], "no command 'fly'"), (["web", "pause", "x"], "nothing"),
+                       (["web", "engine"], "one word"), (["nobody", "status"], "no machine named nobody")):
+        p = run("ctl", *words)
+        check(f"ctl {words}", p.returncode == 1 and say in p.stderr and p.stderr.count("\n") == 1, p)
+
     # The console.
     s = connect(sock)
     check("console", ask(s, b"{\"command\":\"console\"}\n")["ok"])

@@ -15,7 +15,7 @@ bad = 0
 FILES = ["bin/cleave", "lib/libcleave.a", "lib/pkgconfig/cleave.pc",
          "share/man/man1/cleave.1", "share/man/man1/cleave-run.1", "share/man/man1/cleave-doctor.1",
          "share/man/man1/cleave-disk.1", "share/man/man1/cleave-ps.1", "share/man/man1/cleave-stop.1",
-         "share/man/man1/cleave-console.1", "share/man/man1/cleave-ssh.1",
+         "share/man/man1/cleave-console.1", "share/man/man1/cleave-ctl.1", "share/man/man1/cleave-ssh.1",
          "share/bash-completion/completions/cleave"]
 
 

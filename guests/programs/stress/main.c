@@ -77,7 +77,7 @@ static const struct {
 	{ "fork", test_fork },	       { "mapping", test_mapping }, { "jit", test_jit },
 	{ "crossmod", test_crossmod }, { "remap", test_remap },	    { "signals", test_signals },
 	{ "vectors", test_vectors },   { "order", test_order },	    { "slots", test_slots },
-	{ "code", test_code },	       { "traps", test_traps },
+	{ "code", test_code },	       { "traps", test_traps },	    { "clocks", test_clocks },
 };
 
 static bool is_in_list(const char *list, const char *name)

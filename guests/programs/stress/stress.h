@@ -33,6 +33,7 @@ const char *test_order(void);
 const char *test_slots(void);
 const char *test_code(void);
 const char *test_traps(void);
+const char *test_clocks(void);
 
 /* Is there time left for the test that runs? */
 bool time_left(void);

@@ -109,8 +109,7 @@ int cache_join(struct dbt *d, struct err *err)
 			       "the translator needs a CPU with BMI2 and a kernel that allows "
 			       "FSGSBASE; take --engine interp");
 	for (unsigned i = 0; i < c->set->n && !k; i++)
-		if (c->set->v[i] != c && c->set->v[i]->engine_state &&
-		    c->set->v[i]->engine == c->engine)
+		if (c->set->v[i] != c && dbt_of(c->set->v[i]))
 			k = dbt_of(c->set->v[i])->cache;
 	if (!k) {
 		int ret = cache_new(&k, c, err);
@@ -276,7 +275,7 @@ void cache_flush(struct dbt *d)
 	for (unsigned i = 0; i < k->set->n; i++) {
 		struct vcpu *o = k->set->v[i];
 
-		if (o == d->c || o->engine != d->c->engine || !o->engine_state)
+		if (o == d->c || !dbt_of(o))
 			continue;
 		while (atomic_load(&dbt_of(o)->inside)) {
 			atomic_store(&dbt_of(o)->ctx->poll, 1);

@@ -295,7 +295,7 @@ struct dbt {
 
 static inline struct dbt *dbt_of(const struct vcpu *c)
 {
-	return c->engine_state;
+	return c->engine_state[ENGINE_DBT];
 }
 
 /* -- stubs.c ---------------------------------------------------------------------------------- */

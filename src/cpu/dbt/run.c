@@ -577,12 +577,11 @@ static void dbt_fini(struct vcpu *c)
 
 	if (!d)
 		return;
-	c->tlb_watch = NULL;
 	cache_leave(d);
 	spaces_fini(d);
 	stacks_fini(d);
 	free(d);
-	c->engine_state = NULL;
+	c->engine_state[ENGINE_DBT] = NULL;
 	interp_detach(c);
 }
 
@@ -602,7 +601,7 @@ static int dbt_init(struct vcpu *c, struct err *err)
 		ret = stacks_init(d, err);
 	if (ret == 0)
 		ret = cache_join(d, err);
-	c->engine_state = d;
+	c->engine_state[ENGINE_DBT] = d;
 	if (ret < 0) {
 		dbt_fini(c);
 		return ret;
@@ -615,7 +614,6 @@ static int dbt_init(struct vcpu *c, struct err *err)
 	d->ctx->mask63 = 63;
 	__asm__("stmxcsr %0" : "=m"(d->ctx->host_mxcsr));
 	c->fpu.wide = 0xff;
-	c->tlb_watch = &dbt_watch;
 	return 0;
 }
 
@@ -672,6 +670,8 @@ static void dbt_describe(const struct vcpu *c, char *buf, size_t len)
 
 const struct engine engine_dbt = {
 	.name = "dbt",
+	.slot = ENGINE_DBT,
+	.tlb_watch = &dbt_watch,
 	.init = dbt_init,
 	.fini = dbt_fini,
 	.run = dbt_run,

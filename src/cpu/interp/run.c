@@ -375,7 +375,7 @@ void interp_detach(struct vcpu *c)
 {
 	struct interp *in = interp_of(c);
 
-	if (!in)
+	if (!in || --in->users)
 		return;
 	if (in->arena)
 		munmap(in->arena, BLOCK_ARENA_BYTES);
@@ -387,13 +387,19 @@ void interp_detach(struct vcpu *c)
 
 int interp_attach(struct vcpu *c, struct err *err)
 {
-	struct interp *in = aligned_alloc(64, ALIGN_UP(sizeof(*in), 64));
+	struct interp *in = interp_of(c);
 	void *arena;
 	int ret;
 
+	if (in) {
+		in->users++;
+		return 0;
+	}
+	in = aligned_alloc(64, ALIGN_UP(sizeof(*in), 64));
 	if (!in)
 		return err_set(err, ENOMEM, "the interpreter of CPU %u", c->index);
 	memset(in, 0, sizeof(*in));
+	in->users = 1;
 	c->interp = in;
 	arena = mmap(NULL, BLOCK_ARENA_BYTES, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -417,6 +423,21 @@ void interp_forget(struct vcpu *c)
 {
 	interp_of(c)->irq_maybe = true;
 	block_flush(interp_of(c));
+}
+
+static int interp_init(struct vcpu *c, struct err *err)
+{
+	int ret = interp_attach(c, err);
+
+	if (ret == 0)
+		c->engine_state[ENGINE_INTERP] = c->interp;
+	return ret;
+}
+
+static void interp_fini(struct vcpu *c)
+{
+	interp_detach(c);
+	c->engine_state[ENGINE_INTERP] = NULL;
 }
 
 /* struct vcpu is always whole between two runs. */
@@ -444,8 +465,9 @@ static void interp_inval(struct vcpu *c, gpa_t gpa, uint64_t len)
 
 const struct engine engine_interp = {
 	.name = "interp",
-	.init = interp_attach,
-	.fini = interp_detach,
+	.slot = ENGINE_INTERP,
+	.init = interp_init,
+	.fini = interp_fini,
 	.run = interp_run,
 	.pull = interp_pull,
 	.push = interp_push,
