@@ -69,12 +69,11 @@ static void clocks_thread(unsigned number)
 {
 	struct itimerspec every = { { 0, PERIOD_NS }, { 0, PERIOD_NS } };
 	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
-	int64_t begin, passed;
+	int64_t begin = now_ns(CLOCK_MONOTONIC), passed;
 	uint64_t n, ticks = 0;
 
 	if (fd < 0 || timerfd_settime(fd, 0, &every, NULL) < 0)
 		failed("a timer cannot be made");
-	begin = now_ns(CLOCK_MONOTONIC);
 	while (time_left()) {
 		struct pollfd p = { .fd = fd, .events = POLLIN };
 

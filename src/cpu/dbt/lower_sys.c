@@ -79,6 +79,9 @@ bool lower_rdtsc(struct tr *t, const struct insn *i)
 
 	if (t->t->mode & (TBM_COUNT | TBM_TSD))
 		return false;
+	/* Unlike RDTSC, RDTSCP waits for the loads before it. */
+	if (i->op == OP_RDTSCP)
+		E_BYTES(e, 0x0f, 0xae, 0xe8); /* lfence */
 	E_BYTES(e, 0x0f, 0x31);
 	e_rorx(e, S_ADDR, H_RDX, 32);
 	e_lea(e, S_ADDR, h_sum(S_ADDR, H_RAX));

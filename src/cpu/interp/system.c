@@ -198,6 +198,9 @@ static NOINLINE int do_x_tsc(struct vcpu *c, const struct uop *u)
 		return raise_gp(c);
 	if (unlikely(c->no_devices))
 		return EXC_ALONE;
+	/* Unlike RDTSC, RDTSCP waits for the loads before it. */
+	if (u->insn->op == OP_RDTSCP)
+		__builtin_ia32_lfence();
 	write_edx_eax(c, vcpu_tsc(c));
 	if (u->insn->op == OP_RDTSCP)
 		c->gpr[REG_RCX] = (uint32_t)c->msr.tsc_aux;
@@ -532,7 +535,11 @@ static NOINLINE int do_x_fence(struct vcpu *c, const struct uop *u)
 	}
 	case OP_SERIALIZE: return EXEC_SYNC;
 	case OP_PAUSE: __builtin_ia32_pause(); return 0;
-	default: __atomic_thread_fence(__ATOMIC_SEQ_CST); return 0;
+	default:
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		/* RDTSC may follow. */
+		__builtin_ia32_lfence();
+		return 0;
 	}
 }
 HANDLER(x_fence)
