@@ -59,6 +59,8 @@ static void help_run(void)
 	      "                    backing=FILE,backing-format=raw or qcow2, snapshot=NAME\n"
 	      "  --on-io-error WHAT report (the guest sees it) or stop (the machine waits until you\n"
 	      "                    mend it and go on with Ctrl-A c or SIGCONT); default report\n"
+	      "  --pv on|off       offer the guest the paravirtual interface that Linux knows from KVM:\n"
+	      "                    clock, stolen time, IPIs, TLB flushes by hypercall; default on\n"
 	      "  --engine-dwell MS[,ENGINE...]\n"
 	      "                    move between these engines, or all, at random times MS apart in\n"
 	      "                    the mean: to test them\n"

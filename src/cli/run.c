@@ -100,6 +100,14 @@ static char *next_word(char **text)
 	return *text ? strsep(text, ",") : NULL;
 }
 
+static int set_pv(struct options *o, const char *val, struct err *err)
+{
+	if (strcmp(val, "on") && strcmp(val, "off"))
+		return err_say(err, EINVAL, "'%s' is not on or off, as in --pv off", val);
+	o->cfg.no_pv = strcmp(val, "off") == 0;
+	return 0;
+}
+
 /* MS[,ENGINE...] */
 static int set_engine_dwell(struct options *o, const char *val, struct err *err)
 {
@@ -341,6 +349,7 @@ static const struct {
 	{ "--cpu", true, set_cpu },
 	{ "--engine", true, set_engine },
 	{ "--engine-dwell", true, set_engine_dwell },
+	{ "--pv", true, set_pv },
 	{ "--console", true, set_console },
 	{ "--virtio-console", true, set_virtio_console },
 	{ "--balloon", true, set_balloon },

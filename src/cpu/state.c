@@ -42,6 +42,7 @@ const struct vcpu_field vcpu_fields[] = {
 	FIELD("xcr0", fpu.xcr0),
 	FIELD("xss", fpu.xss),
 	FIELD("msr", msr),
+	FIELD("pv", pv),
 	FIELD("tsc_offset", tsc_offset),
 	FIELD("shadow", shadow),
 	FIELD("nmi_blocked", nmi_blocked),

@@ -116,6 +116,8 @@ static void reset_common(struct vcpu *c)
 	c->dr[7] = DR7_FIXED1;
 	c->msr.efer = 0;
 
+	if (c->pv_ops)
+		c->pv_ops->reset(c->pv_arg);
 	c->shadow = 0;
 	c->nmi_blocked = 0;
 	c->nmi_pending = 0;

@@ -79,6 +79,7 @@ enum {
 	KICK_DROP = 1 << 5, /* pages in drop_ring lose their write shortcut */
 	KICK_TLB = 1 << 6,  /* forget all translations (A20, physical map changed) */
 	KICK_STEP = 1 << 7, /* an engine's own: stop after this instruction */
+	KICK_UNHALT = 1 << 8, /* pv.unhalted */
 };
 
 enum mp_state { MP_RUNNING, MP_HALTED, MP_WAIT_SIPI, MP_SHUTDOWN };
@@ -103,6 +104,33 @@ struct vcpu_apic_ops {
 	void (*write)(void *apic, uint64_t off, unsigned size, uint64_t val);
 	/* INIT arrived: set the controller back as INIT does. */
 	void (*init_reset)(void *apic);
+};
+
+/* How the machine's paravirtual interface looks to its vCPU (x86/kvm_para.h). On the vCPU's thread,
+ * with struct vcpu whole. */
+struct vcpu_pv_ops {
+	/* KVM_FEATURE_ bits that guests are told. */
+	uint32_t (*features)(void *pv);
+	/* False is #GP. */
+	bool (*read_msr)(void *pv, uint32_t msr, uint64_t *val);
+	bool (*write_msr)(void *pv, uint32_t msr, uint64_t val);
+	/* Of a guest at CPL 0; nr and arg are 32 bits wide outside 64-bit mode. What RAX gets. */
+	uint64_t (*hypercall)(void *pv, uint64_t nr, const uint64_t arg[4]);
+	/* The TSC was set. */
+	void (*tsc_moved)(void *pv);
+	/* INIT arrived, or a reset. */
+	void (*reset)(void *pv);
+	/* The thread that is to run the vCPU begins: what it waits for is stolen time. */
+	void (*begin)(void *pv);
+	/* Guest code is about to run on this thread; it does not any more. */
+	void (*enter)(void *pv);
+	void (*leave)(void *pv);
+};
+
+/* What the guest has set up of it. */
+struct vcpu_pv {
+	uint64_t wall_clock, system_time, steal_time, eoi, poll_control;
+	bool unhalted; /* KVM_HC_KICK_CPU: the next HLT, or this one, ends at once */
 };
 
 #define VCPU_DROP_RING 64
@@ -142,6 +170,7 @@ struct vcpu {
 
 	struct vcpu_fpu fpu;
 	struct vcpu_msrs msr;
+	struct vcpu_pv pv;
 	_Atomic int64_t tsc_offset; /* guest TSC minus the host's; timers read it */
 	/* If not NULL, the TSC follows this clock's nanoseconds, and random numbers the count of
 	 * instructions. Borrowed; only in counting mode. */
@@ -165,6 +194,8 @@ struct vcpu {
 	struct iospace *pio, *mmio;
 	const struct vcpu_apic_ops *apic_ops;
 	void *apic;
+	const struct vcpu_pv_ops *pv_ops; /* NULL: there is no such interface */
+	void *pv_arg;
 	struct vcpu_set *set;
 	void (*wake)(struct vcpu *c); /* ends the thread's sleep after HLT; any thread */
 	void *owner;		      /* the machine's, for wake */

@@ -18,6 +18,7 @@
 #include "host/clock.h"
 #include "host/timer.h"
 #include "machine/memmap.h"
+#include "machine/pv.h"
 #include "mem/iospace.h"
 #include "mem/physmap.h"
 
@@ -31,11 +32,13 @@
 /* intc_cpu's ready: a vector, or one of these. */
 #define READY_NONE   (-1)
 #define READY_EXTINT 0x100
+#define READY_EOI    0x101 /* it is to be seen whether the guest has ended its interrupt */
 
 struct intc_cpu {
 	struct intc *ic;
 	struct vcpu *c;
 	struct lapic l;
+	bool eoi_offered; /* pv_eoi_offer: the guest may have ended the interrupt in service */
 	_Atomic int ready;
 	struct timer timer;
 	int64_t timer_due; /* guest ns, or INT64_MAX; for the counting modes */
@@ -55,6 +58,8 @@ static void publish(struct intc_cpu *p)
 {
 	int ready = lapic_pending(&p->l);
 
+	if (ready == READY_NONE && p->eoi_offered && lapic_waits(&p->l))
+		ready = READY_EOI;
 	if (lapic_passes_extint(&p->l) && i8259_intr(&p->ic->pic))
 		ready = READY_EXTINT;
 	if (atomic_exchange(&p->ready, ready) != ready && ready != READY_NONE)
@@ -186,6 +191,16 @@ static void send_msi(void *to, uint64_t addr, uint32_t data)
 	pthread_mutex_unlock(&ic->lock);
 }
 
+bool intc_send(struct intc *ic, const struct apic_msg *m)
+{
+	bool taken;
+
+	pthread_mutex_lock(&ic->lock);
+	taken = deliver(ic, m);
+	pthread_mutex_unlock(&ic->lock);
+	return taken;
+}
+
 struct irq_line intc_isa_line(struct intc *ic, unsigned irq)
 {
 	return (struct irq_line){ .set = set_isa, .to = ic, .pin = irq };
@@ -275,6 +290,30 @@ static void act(struct intc_cpu *p, const struct lapic_out *out)
 	publish(p);
 }
 
+/* Before the vCPU's chip is used by its own thread: see what the guest ended in memory. Needs the
+ * lock. */
+static void settle_eoi(struct intc_cpu *p)
+{
+	struct lapic_out out = { 0 };
+
+	if (!p->eoi_offered)
+		return;
+	p->eoi_offered = false;
+	/* Nobody is to be told: out stays as it is. */
+	if (pv_eoi_taken(p->c))
+		lapic_eoi(&p->l, &out);
+}
+
+void intc_settle_eoi(struct vcpu *c)
+{
+	struct intc_cpu *p = c->apic;
+
+	pthread_mutex_lock(&p->ic->lock);
+	settle_eoi(p);
+	publish(p);
+	pthread_mutex_unlock(&p->ic->lock);
+}
+
 static int apic_ack(void *apic)
 {
 	struct intc_cpu *p = apic;
@@ -282,11 +321,13 @@ static int apic_ack(void *apic)
 	int vector;
 
 	pthread_mutex_lock(&ic->lock);
+	settle_eoi(p);
 	if (lapic_passes_extint(&p->l) && i8259_intr(&ic->pic)) {
 		vector = i8259_ack(&ic->pic);
 		publish_extint(ic);
 	} else {
 		vector = lapic_ack(&p->l);
+		p->eoi_offered = vector >= 0 && lapic_ends_quietly(&p->l) && pv_eoi_offer(p->c);
 	}
 	publish(p);
 	pthread_mutex_unlock(&ic->lock);
@@ -312,6 +353,7 @@ static void apic_set_cr8(void *apic, uint64_t val)
 	struct intc_cpu *p = apic;
 
 	pthread_mutex_lock(&p->ic->lock);
+	settle_eoi(p);
 	p->l.tpr = (uint32_t)(val & 15) << 4;
 	publish(p);
 	pthread_mutex_unlock(&p->ic->lock);
@@ -323,6 +365,7 @@ static bool apic_read_msr(void *apic, uint32_t msr, uint64_t *val)
 	bool ok = true;
 
 	pthread_mutex_lock(&p->ic->lock);
+	settle_eoi(p);
 	if (msr == MSR_APIC_BASE)
 		*val = p->l.base;
 	else if (msr == MSR_TSC_DEADLINE)
@@ -341,6 +384,7 @@ static bool apic_write_msr(void *apic, uint32_t msr, uint64_t val)
 	bool ok = true;
 
 	pthread_mutex_lock(&p->ic->lock);
+	settle_eoi(p);
 	if (msr == MSR_APIC_BASE)
 		ok = lapic_write_base(&p->l, val, &out);
 	else if (msr == MSR_TSC_DEADLINE)
@@ -384,6 +428,7 @@ static uint64_t apic_read(void *apic, uint64_t off, unsigned size)
 	if ((off & 15) >= 4)
 		return 0;
 	pthread_mutex_lock(&p->ic->lock);
+	settle_eoi(p);
 	val = lapic_read(&p->l, (unsigned)off >> 4, vclock_now(p->ic->cfg.clock));
 	publish(p);
 	pthread_mutex_unlock(&p->ic->lock);
@@ -399,6 +444,7 @@ static void apic_write(void *apic, uint64_t off, unsigned size, uint64_t val)
 	if ((off & 15) || size < 4)
 		return;
 	pthread_mutex_lock(&p->ic->lock);
+	settle_eoi(p);
 	lapic_write(&p->l, (unsigned)off >> 4, (uint32_t)val, vclock_now(p->ic->cfg.clock), &out);
 	act(p, &out);
 	pthread_mutex_unlock(&p->ic->lock);
@@ -409,6 +455,7 @@ static void apic_init_reset(void *apic)
 	struct intc_cpu *p = apic;
 
 	pthread_mutex_lock(&p->ic->lock);
+	p->eoi_offered = false;
 	lapic_init(&p->l);
 	arm_timer(p);
 	publish(p);
@@ -550,6 +597,7 @@ void intc_reset(struct intc *ic)
 		lapic_reset(&p->l, i, i == 0, ic->cfg.phys_bits);
 		if (i == 0)
 			set_virtual_wire(&p->l);
+		p->eoi_offered = false;
 		arm_timer(p);
 		atomic_store(&p->ready, READY_NONE);
 	}

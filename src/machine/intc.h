@@ -7,11 +7,13 @@
 
 #include <stdint.h>
 
+struct apic_msg;
 struct err;
 struct intc;
 struct iospace;
 struct timer_queue;
 struct vclock;
+struct vcpu;
 struct vcpu_set;
 
 struct intc_cfg {
@@ -33,6 +35,12 @@ void intc_free(struct intc *ic);
  * all masked. Wires keep their levels. The vCPUs are stopped.
  */
 void intc_reset(struct intc *ic);
+
+/* Take back what pv_eoi_offer() offered c, on its thread: the place in memory is about to change. */
+void intc_settle_eoi(struct vcpu *c);
+/* Send a message with an APIC id, of an interrupt or an NMI. True if somebody took it. Any thread.
+ */
+bool intc_send(struct intc *ic, const struct apic_msg *m);
 
 /* The wire of ISA interrupt irq (0 to 15), which is on the 8259s and the I/O APIC. */
 struct irq_line intc_isa_line(struct intc *ic, unsigned irq);

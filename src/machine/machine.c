@@ -12,6 +12,7 @@
 #include "machine/intc.h"
 #include "machine/machine_internal.h"
 #include "machine/memmap.h"
+#include "machine/pv.h"
 #include "machine/vcpu_thread.h"
 #include "mem/iospace.h"
 
@@ -199,6 +200,13 @@ static int load_kernel(struct machine *m, struct err *err)
 			 err);
 }
 
+static void set_tsc_origin(struct machine *m, int64_t offset)
+{
+	m->tsc_origin = offset;
+	if (m->pv)
+		pv_set_origin(m->pv, offset);
+}
+
 /* Everything as after power-on, with the kernel in place. The vCPUs are stopped. */
 static int power_on(struct machine *m, struct err *err)
 {
@@ -218,13 +226,13 @@ static int power_on(struct machine *m, struct err *err)
 
 	m->paused_tsc = vcpu_raw_tsc(m->set.v[0]);
 
-	int64_t tsc_offset = -(int64_t)m->paused_tsc;
+	set_tsc_origin(m, -(int64_t)m->paused_tsc);
 
 	for (unsigned i = 0; i < m->set.n; i++) {
 		struct vcpu *c = m->set.v[i];
 
 		atomic_store(&c->kick, 0);
-		c->tsc_offset = tsc_offset;
+		c->tsc_offset = m->tsc_origin;
 		vcpu_reset(c);
 		boot_set_mtrrs(c, m->model.phys_bits);
 		if (i == 0)
@@ -254,6 +262,9 @@ static int build(struct machine *m, struct err *err)
 		ret = make_timers(m, err);
 	if (ret == 0)
 		ret = pc_build(m, err);
+	/* Time is stolen from nobody where it is a count of instructions. */
+	if (ret == 0 && !m->cfg.no_pv && !m->cfg.icount)
+		ret = pv_new(&m->pv, &m->set, m->intc, m->model.tsc_khz, err);
 	if (ret == 0)
 		ret = init_engines(m, engine, err);
 	if (ret == 0)
@@ -395,6 +406,7 @@ static void set_tscs_back(struct machine *m, uint64_t ticks)
 {
 	for (unsigned i = 0; i < m->set.n; i++)
 		atomic_fetch_sub(&m->set.v[i]->tsc_offset, (int64_t)ticks);
+	set_tsc_origin(m, m->tsc_origin - (int64_t)ticks);
 }
 
 static void set_paused(struct machine *m, bool paused)
@@ -570,6 +582,7 @@ void machine_free(struct machine *m)
 	timer_queue_free(m->timers);
 	evloop_free(m->loop);
 	crew_free(m->crew);
+	pv_free(m->pv);
 	free_cpus(m);
 	boot_free(m->boot);
 	iospace_free(m->pio);

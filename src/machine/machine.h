@@ -56,12 +56,12 @@ struct machine_config {
 	const char *kernel;  /* path: bzImage, ELF with PVH note, multiboot 1 ELF */
 	const char **initrd; /* paths; Linux takes all concatenated, multiboot as modules */
 	unsigned n_initrd;
-	const char *append;    /* kernel command line; never NULL */
-	uint64_t memory_bytes; /* a multiple of 4 KiB, at least 1 MiB */
-	unsigned n_cpus;       /* 1 to 64 */
-	const char *cpu;       /* cpu_model_parse's text */
-	const char *engine;    /* "auto" or an engine's name */
-	unsigned dwell_ms;     /* move between engines at random times, so far apart; 0: do not */
+	const char *append;	 /* kernel command line; never NULL */
+	uint64_t memory_bytes;	 /* a multiple of 4 KiB, at least 1 MiB */
+	unsigned n_cpus;	 /* 1 to 64 */
+	const char *cpu;	 /* cpu_model_parse's text */
+	const char *engine;	 /* "auto" or an engine's name */
+	unsigned dwell_ms;	 /* move between engines at random times, so far apart; 0: do not */
 	const char *dwell_among; /* these engines, which commas separate; NULL: all there are */
 	enum console_kind console;
 	const char *console_path; /* CONSOLE_FILE */
@@ -73,6 +73,7 @@ struct machine_config {
 	unsigned n_ports;
 	struct balloon_config balloon;
 	struct vsock_config vsock;
+	bool no_pv;	      /* guests are offered no paravirtual interface */
 	bool debug_exit;      /* isa-debug-exit at 0xf4 ends the process */
 	bool no_reboot;	      /* a reset ends the machine instead */
 	bool stats;	      /* print counters at the end */

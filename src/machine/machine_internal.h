@@ -20,6 +20,7 @@ struct evloop;
 struct intc;
 struct pci_bus;
 struct pm;
+struct pv;
 struct timer_queue;
 struct vcpu_crew;
 struct virtio_blk;
@@ -43,6 +44,7 @@ struct machine {
 
 	struct chr *console;
 	struct intc *intc;
+	struct pv *pv;		 /* NULL: none */
 	struct pci_bus *pci;	 /* borrowed from its device */
 	struct pm *power;	 /* the same */
 	struct balloon *balloon; /* the same; NULL: none */
@@ -56,6 +58,7 @@ struct machine {
 	bool end_asked, reset_asked;
 	bool pause_asked, continue_asked;
 	bool paused;	     /* written by the main thread only */
+	int64_t tsc_origin;  /* what the vCPUs' tsc_offset began with */
 	uint64_t paused_tsc; /* the main thread's: the host's, since when the guest's does not count
 				if it is paused */
 	enum machine_end why;

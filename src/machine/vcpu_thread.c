@@ -72,6 +72,21 @@ static bool park(struct member *m)
 	return !quit;
 }
 
+static enum run_exit run_guest(struct member *m)
+{
+	const struct crew_events *events = &m->crew->events;
+	struct vcpu *c = m->c;
+	const struct engine *engine = c->engine;
+	enum run_exit why;
+
+	if (c->pv_ops)
+		c->pv_ops->enter(c->pv_arg);
+	why = events->run ? events->run(events->arg, c) : engine->run(c);
+	if (c->pv_ops)
+		c->pv_ops->leave(c->pv_arg);
+	return why;
+}
+
 /* Run until the vCPU has to park. */
 static void run(struct member *m)
 {
@@ -79,7 +94,7 @@ static void run(struct member *m)
 	struct vcpu *c = m->c;
 
 	while (!atomic_load(&w->stop)) {
-		switch (w->events.run ? w->events.run(w->events.arg, c) : c->engine->run(c)) {
+		switch (run_guest(m)) {
 		case RUN_KICKED:
 		case RUN_LIMIT: break;
 		case RUN_HALTED: sleep_halted(m); break;
@@ -93,6 +108,8 @@ static void *member_thread(void *arg)
 {
 	struct member *m = arg;
 
+	if (m->c->pv_ops)
+		m->c->pv_ops->begin(m->c->pv_arg);
 	while (park(m))
 		run(m);
 	return NULL;

@@ -113,6 +113,9 @@ def main():
         has_avx = "avx" in got.get("flags", "").split()
         if case["cpu"] in ("x86-64-v1", "x86-64-v2") and has_avx:
             fail("AVX is visible though the CPU model has none", out)
+        paravirtual = "Booting paravirtualized kernel on KVM" in out
+        if paravirtual != ("--pv=off" not in case["extra"]):
+            fail(f"the kernel knows the paravirtual interface: {paravirtual}", out)
         check_dmesg(out)
     if case["test"] == "clock":
         guest = float(got["clock_end"]) - float(got["clock_start"])

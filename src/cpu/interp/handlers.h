@@ -80,6 +80,7 @@ DECLARE_HANDLER(x_fsgs)
 DECLARE_HANDLER(x_rdpid)
 DECLARE_HANDLER(x_rdrand)
 DECLARE_HANDLER(x_fence)
+DECLARE_HANDLER(x_tsx)
 DECLARE_HANDLER(x_vmcall)
 DECLARE_HANDLER(x_syscall)
 /* xstate.c */

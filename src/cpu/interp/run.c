@@ -89,6 +89,8 @@ static bool serve_kicks(struct vcpu *c)
 		c->nmi_pending = 1;
 	if (k & KICK_IRQ)
 		in->irq_maybe = true;
+	if (k & KICK_UNHALT)
+		c->pv.unhalted = true;
 	return k & KICK_STOP;
 }
 
@@ -327,6 +329,10 @@ enum interp_event interp_events(struct vcpu *c)
 	if (c->mp_state == MP_SHUTDOWN || !deliver_events(c))
 		return INTERP_SHUTDOWN;
 	interp_of(c)->in_repeat = false;
+	if (unlikely(c->pv.unhalted) && c->mp_state == MP_HALTED) {
+		c->pv.unhalted = false;
+		c->mp_state = MP_RUNNING;
+	}
 	return c->mp_state == MP_HALTED ? INTERP_HALTED : INTERP_GO;
 }
 

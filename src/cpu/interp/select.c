@@ -270,10 +270,10 @@ static const uop_fn general[N_INSN_OPS] = {
 	[OP_SYSRET] = x_syscall,
 	[OP_SYSENTER] = x_syscall,
 	[OP_SYSEXIT] = x_syscall,
-	[OP_XBEGIN] = x_vmcall,
-	[OP_XEND] = x_vmcall,
+	[OP_XBEGIN] = x_tsx,
+	[OP_XEND] = x_tsx,
 	[OP_XABORT] = x_nop,
-	[OP_XTEST] = x_vmcall,
+	[OP_XTEST] = x_tsx,
 
 	[OP_CLC] = x_flag,
 	[OP_STC] = x_flag,

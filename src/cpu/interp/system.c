@@ -4,6 +4,7 @@
 
 #include "base/trace.h"
 #include "cpu/x86/features.h"
+#include "cpu/x86/kvm_para.h"
 #include "cpu/x86/system.h"
 #include "cpu/x86/transfer.h"
 #include "mem/iospace.h"
@@ -544,10 +545,28 @@ static NOINLINE int do_x_fence(struct vcpu *c, const struct uop *u)
 }
 HANDLER(x_fence)
 
-/* No hypercall interface, no transactional memory. */
-static NOINLINE int do_x_vmcall(struct vcpu *c, const struct uop *u)
+/* No transactional memory. */
+static NOINLINE int do_x_tsx(struct vcpu *c, const struct uop *u)
 {
 	return raise_ud(c);
+}
+HANDLER(x_tsx)
+
+/* VMCALL and VMMCALL, where the machine has hypercalls. */
+static NOINLINE int do_x_vmcall(struct vcpu *c, const struct uop *u)
+{
+	uint64_t mask = c->code64 ? ~0ull : 0xffffffff;
+	const uint64_t arg[4] = { c->gpr[REG_RBX] & mask, c->gpr[REG_RCX] & mask,
+				  c->gpr[REG_RDX] & mask, c->gpr[REG_RSI] & mask };
+	uint64_t nr = c->gpr[REG_RAX] & mask;
+
+	if (!c->pv_ops)
+		return raise_ud(c);
+	if (unlikely(c->no_devices))
+		return EXC_ALONE;
+	c->gpr[REG_RAX] =
+		(c->cpl ? -(uint64_t)KVM_EPERM : c->pv_ops->hypercall(c->pv_arg, nr, arg)) & mask;
+	return EXEC_SYNC;
 }
 HANDLER(x_vmcall)
 

@@ -1,6 +1,7 @@
 /* CPUID leaves. SDM 2A CPUID; the hypervisor's leaves as guests commonly read them. */
 #include "cpu/x86/fault.h"
 #include "cpu/x86/features.h"
+#include "cpu/x86/kvm_para.h"
 #include "cpu/x86/system.h"
 
 #define MAX_BASIC      0x16u
@@ -205,12 +206,19 @@ static void leaf_frequency(const struct vcpu *c, uint32_t sub, uint32_t out[4])
 
 static void leaf_hypervisor(const struct vcpu *c, uint32_t sub, uint32_t out[4])
 {
-	static const char signature[] = "CleaveCleave";
+	/* Guests go by the signature of the interface that they are offered. */
+	const char *signature = c->pv_ops ? KVM_CPUID_SIGNATURE : "CleaveCleave";
 
 	out[CPUID_EAX] = MAX_HYPERVISOR;
 	out[CPUID_EBX] = load32(signature);
 	out[CPUID_ECX] = load32(signature + 4);
 	out[CPUID_EDX] = load32(signature + 8);
+}
+
+static void leaf_pv_features(const struct vcpu *c, uint32_t sub, uint32_t out[4])
+{
+	if (c->pv_ops)
+		out[CPUID_EAX] = c->pv_ops->features(c->pv_arg);
 }
 
 static void leaf_hypervisor_timing(const struct vcpu *c, uint32_t sub, uint32_t out[4])
@@ -298,6 +306,7 @@ static const struct leaf {
 	{ 0x15, leaf_tsc },
 	{ 0x16, leaf_frequency },
 	{ 0x40000000, leaf_hypervisor },
+	{ KVM_CPUID_FEATURES, leaf_pv_features },
 	{ 0x40000010, leaf_hypervisor_timing },
 	{ 0x80000000, leaf_max_extended },
 	{ 0x80000001, leaf_extended_features },

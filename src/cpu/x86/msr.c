@@ -5,6 +5,7 @@
  */
 #include "cpu/x86/fault.h"
 #include "cpu/x86/features.h"
+#include "cpu/x86/kvm_para.h"
 #include "cpu/x86/system.h"
 #include "cpu/x86/vmem.h"
 
@@ -131,6 +132,8 @@ static void tsc_move(struct vcpu *c, uint64_t delta)
 	c->msr.tsc_adjust += delta;
 	if (c->apic_ops && c->apic_ops->tsc_moved)
 		c->apic_ops->tsc_moved(c->apic);
+	if (c->pv_ops)
+		c->pv_ops->tsc_moved(c->pv_arg);
 }
 
 static bool read_tsc(struct vcpu *c, uint32_t msr, uint64_t *val)
@@ -406,12 +409,25 @@ static bool read_amd(struct vcpu *c, uint32_t msr, uint64_t *val)
 	return true;
 }
 
+/* -- The paravirtual interface ---------------------------------------------------------------- */
+
+static bool read_pv(struct vcpu *c, uint32_t msr, uint64_t *val)
+{
+	return c->pv_ops && c->pv_ops->read_msr(c->pv_arg, msr, val);
+}
+
+static bool write_pv(struct vcpu *c, uint32_t msr, uint64_t val)
+{
+	return c->pv_ops && c->pv_ops->write_msr(c->pv_arg, msr, val);
+}
+
 /* -- The table -------------------------------------------------------------------------------- */
 
 /* By first, not overlapping. */
 static const struct msr_row rows[] = {
 	{ 0x000, 0x001, FEAT_MCE, read_zero, write_zero },
 	{ 0x010, 0x010, FEAT_TSC, read_tsc, write_tsc },
+	{ MSR_KVM_WALL_CLOCK_OLD, MSR_KVM_SYSTEM_TIME_OLD, FEAT_NONE, read_pv, write_pv },
 	{ 0x017, 0x017, FEAT_NONE, read_zero, NULL },
 	{ 0x01b, 0x01b, FEAT_APIC, read_apic, write_apic },
 	{ 0x03a, 0x03a, FEAT_NONE, read_feature_control, NULL },
@@ -438,6 +454,7 @@ static const struct msr_row rows[] = {
 	{ 0x6e0, 0x6e0, FEAT_TSC_DEADLINE, read_apic, write_apic },
 	{ 0x800, 0x8ff, FEAT_X2APIC, read_apic, write_apic },
 	{ 0xda0, 0xda0, FEAT_XSAVES, read_field, write_field },
+	{ MSR_KVM_WALL_CLOCK, MSR_KVM_POLL_CONTROL, FEAT_NONE, read_pv, write_pv },
 	{ 0xc0000080, 0xc0000080, FEAT_NONE, read_efer, write_efer },
 	{ 0xc0000081, 0xc0000084, FEAT_LM, read_field, write_field },
 	{ 0xc0000100, 0xc0000102, FEAT_LM, read_field, write_field },

@@ -120,7 +120,19 @@ int lapic_ack(struct lapic *l)
 	return v;
 }
 
-static void eoi(struct lapic *l, struct lapic_out *out)
+bool lapic_waits(const struct lapic *l)
+{
+	return highest(l->irr) >= 0 && lapic_is_on(l);
+}
+
+bool lapic_ends_quietly(const struct lapic *l)
+{
+	int v = highest(l->isr);
+
+	return v >= 0 && !test_vector(l->tmr, (unsigned)v) && !lapic_waits(l);
+}
+
+void lapic_eoi(struct lapic *l, struct lapic_out *out)
 {
 	int v = highest(l->isr);
 
@@ -371,7 +383,7 @@ void lapic_write(struct lapic *l, unsigned reg, uint32_t val, int64_t now, struc
 	}
 	switch (reg) {
 	case LAPIC_TPR: l->tpr = val & 0xff; break;
-	case LAPIC_EOI: eoi(l, out); break;
+	case LAPIC_EOI: lapic_eoi(l, out); break;
 	case LAPIC_LDR: l->ldr = val & 0xff000000; break;
 	case LAPIC_DFR: l->dfr = val | 0x0fffffff; break;
 	case LAPIC_SVR: write_svr(l, val); break;

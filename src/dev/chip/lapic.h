@@ -131,6 +131,14 @@ uint8_t lapic_ppr(const struct lapic *l);
 int lapic_pending(const struct lapic *l);
 int lapic_ack(struct lapic *l);
 
+/* Does an interrupt wait, whether it may be delivered now or not? */
+bool lapic_waits(const struct lapic *l);
+/* May the interrupt in service be ended without anybody being told: nothing waits for that, neither
+ * an interrupt nor an I/O APIC? */
+bool lapic_ends_quietly(const struct lapic *l);
+/* End the interrupt in service, as a write to EOI. */
+void lapic_eoi(struct lapic *l, struct lapic_out *out);
+
 /* The timer. next: guest ns when it expires next after now, INT64_MAX for never or for
  * TSC-deadline mode. expire: it did (in deadline mode: the TSC reached the deadline); true if it
  * made an interrupt pending.
