@@ -52,9 +52,9 @@ extern const struct engine *const engines[];
 /* The one with that name, or NULL. */
 const struct engine *engine_find(const char *name);
 
-/* Let e hold c, which no engine or another one holds, from where it stands. c is stopped, and so are
- * all of its set. The engines that held it before keep what they have derived, to be fast when they
- * get it back. Errors are those of init(): c is as it was.
+/* Let e hold c, which no engine or another one holds, from where it stands. c is stopped, and so
+ * are all of its set. The engines that held it before keep what they have derived, to be fast when
+ * they get it back. Errors are those of init(): c is as it was.
  */
 int engine_take(struct vcpu *c, const struct engine *e, struct err *err);
 /* inval() for every engine that holds c or did. */

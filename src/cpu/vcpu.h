@@ -71,14 +71,14 @@ struct vcpu_msrs {
 
 /* Reasons to look up from guest code; bits of vcpu.kick, set by any thread (vcpu_kick). */
 enum {
-	KICK_IRQ = 1 << 0,  /* the interrupt controller may have something */
-	KICK_NMI = 1 << 1,  /* an NMI waits (edge; remembered until delivered) */
-	KICK_INIT = 1 << 2, /* INIT: reset to wait-for-SIPI */
-	KICK_SIPI = 1 << 3, /* start-up IPI; vector in sipi_vector */
-	KICK_STOP = 1 << 4, /* leave run() with RUN_KICKED */
-	KICK_DROP = 1 << 5, /* pages in drop_ring lose their write shortcut */
-	KICK_TLB = 1 << 6,  /* forget all translations (A20, physical map changed) */
-	KICK_STEP = 1 << 7, /* an engine's own: stop after this instruction */
+	KICK_IRQ = 1 << 0,    /* the interrupt controller may have something */
+	KICK_NMI = 1 << 1,    /* an NMI waits (edge; remembered until delivered) */
+	KICK_INIT = 1 << 2,   /* INIT: reset to wait-for-SIPI */
+	KICK_SIPI = 1 << 3,   /* start-up IPI; vector in sipi_vector */
+	KICK_STOP = 1 << 4,   /* leave run() with RUN_KICKED */
+	KICK_DROP = 1 << 5,   /* pages in drop_ring lose their write shortcut */
+	KICK_TLB = 1 << 6,    /* forget all translations (A20, physical map changed) */
+	KICK_STEP = 1 << 7,   /* an engine's own: stop after this instruction */
 	KICK_UNHALT = 1 << 8, /* pv.unhalted */
 };
 

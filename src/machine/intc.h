@@ -36,7 +36,8 @@ void intc_free(struct intc *ic);
  */
 void intc_reset(struct intc *ic);
 
-/* Take back what pv_eoi_offer() offered c, on its thread: the place in memory is about to change. */
+/* Take back what pv_eoi_offer() offered c, on its thread: the place in memory is about to change.
+ */
 void intc_settle_eoi(struct vcpu *c);
 /* Send a message with an APIC id, of an interrupt or an NMI. True if somebody took it. Any thread.
  */

@@ -3,21 +3,12 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "cpu/engine.h"
-#include "machine/machine.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-struct move_request {
-	const struct engine *to;
-	struct machine_move *out;
-	struct err *err;
-	int ret;
-	bool taken, done;
-};
 
 static uint64_t now_ns(void)
 {
@@ -137,30 +128,33 @@ int mover_dwell(struct mover *v, unsigned dwell_ms, const char *names, struct er
 int mover_ask(struct mover *v, const struct engine *to, pthread_cond_t *asked,
 	      struct machine_move *out, struct err *err)
 {
-	struct move_request r = { .to = to, .out = out, .err = err };
+	struct move_request *r = &v->request;
+	int ret;
 
 	pthread_mutex_lock(v->lock);
-	while (v->asked && !v->over)
+	while (r->state != MOVE_NONE && !v->over)
 		pthread_cond_wait(&v->settled, v->lock);
-	if (!v->over) {
-		v->asked = &r;
-		pthread_cond_signal(asked);
-	}
-	while (!r.done && !v->over)
+	*r = (struct move_request){ .state = MOVE_ASKED, .to = to };
+	pthread_cond_signal(asked);
+	while (r->state != MOVE_DONE && !v->over)
 		pthread_cond_wait(&v->settled, v->lock);
-	if (!r.done)
-		r.ret = err_say(err, ECANCELED, "the machine has ended");
-	if (v->asked == &r)
-		v->asked = NULL;
+	ret = r->ret;
+	if (r->state != MOVE_DONE)
+		ret = err_say(err, ECANCELED, "the machine has ended");
+	else if (ret < 0)
+		err_say(err, -ret, "%s", r->err.msg);
+	*out = r->result;
+	r->state = MOVE_NONE;
+	pthread_cond_broadcast(&v->settled); /* the next may ask */
 	pthread_mutex_unlock(v->lock);
-	return r.ret;
+	return ret;
 }
 
 /* -- The main thread -------------------------------------------------------------------------- */
 
 bool mover_is_due(const struct mover *v)
 {
-	return v->asked || (v->dwell_us && now_ns() >= v->due_ns);
+	return v->request.state == MOVE_ASKED || (v->dwell_us && now_ns() >= v->due_ns);
 }
 
 void mover_wait(const struct mover *v, pthread_cond_t *asked)
@@ -179,39 +173,46 @@ void mover_begin(struct mover *v)
 	v->begin_ns = now_ns();
 }
 
-void mover_move(struct mover *v)
+/* False if nobody asked. */
+static bool take_request(struct mover *v)
 {
-	struct move_request *r;
-	struct err err;
+	bool asked;
 
 	pthread_mutex_lock(v->lock);
-	r = v->asked;
+	asked = v->request.state == MOVE_ASKED;
+	if (asked)
+		v->request.state = MOVE_TAKEN;
 	pthread_mutex_unlock(v->lock);
-	if (!r) {
+	return asked;
+}
+
+void mover_move(struct mover *v)
+{
+	const struct engine *from = v->set->v[0]->engine;
+	struct move_request *r = &v->request;
+	struct err err;
+
+	if (!take_request(v)) {
 		if (take_all(v, draw_engine(v), &err) < 0)
 			log_say(LOG_ERROR, "%s", err.msg);
 		return;
 	}
-	r->taken = true;
-	r->out->from = ((const struct engine *)v->set->v[0]->engine)->name;
-	r->ret = take_all(v, r->to, r->err);
-	r->out->to = r->to->name;
+	r->ret = take_all(v, r->to, &r->err);
+	r->result = (struct machine_move){ .from = from->name, .to = r->to->name };
 }
 
 void mover_settle(struct mover *v)
 {
 	uint64_t pause_ns = now_ns() - v->begin_ns;
-	struct move_request *r;
+	struct move_request *r = &v->request;
 
 	v->pause_us[v->n_moves++ % MOVE_PAUSES] = (uint32_t)(pause_ns / 1000);
 	if (v->dwell_us)
 		set_due(v);
 	pthread_mutex_lock(v->lock);
-	r = v->asked;
-	if (r && r->taken) {
-		r->out->pause_ns = pause_ns;
-		r->done = true;
-		v->asked = NULL;
+	if (r->state == MOVE_TAKEN) {
+		r->result.pause_ns = pause_ns;
+		r->state = MOVE_DONE;
 		pthread_cond_broadcast(&v->settled);
 	}
 	pthread_mutex_unlock(v->lock);

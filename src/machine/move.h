@@ -5,21 +5,28 @@
 #ifndef MACHINE_MOVE_H
 #define MACHINE_MOVE_H
 
+#include "base/err.h"
 #include "cpu/vcpu.h"
+#include "machine/machine.h"
 
 #include <pthread.h>
 
-struct err;
-struct machine_move;
-struct move_request;
-
 #define MOVE_PAUSES 4096 /* so many pauses are kept, the last ones, for the median */
 
+/* One at a time. */
+struct move_request {
+	enum { MOVE_NONE, MOVE_ASKED, MOVE_TAKEN, MOVE_DONE } state;
+	const struct engine *to;
+	struct machine_move result;
+	struct err err;
+	int ret;
+};
+
 struct mover {
-	pthread_mutex_t *lock; /* the machine's: guards asked and over */
+	pthread_mutex_t *lock; /* the machine's: guards request and over */
 	pthread_cond_t settled;
-	struct move_request *asked; /* NULL: none; borrowed from who waits */
-	bool over;		    /* the machine has ended */
+	struct move_request request;
+	bool over; /* the machine has ended */
 
 	/* The rest is the main thread's. */
 	struct vcpu_set *set; /* borrowed */

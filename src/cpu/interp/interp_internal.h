@@ -87,7 +87,7 @@ struct interp {
 	bool stepping;		   /* one instruction, then back to the run loop */
 	bool in_repeat;		   /* vcpu.rip is at a REP that has begun */
 	bool irq_maybe;		   /* the controller may have an interrupt: ask when IF allows */
-	unsigned users;   /* engines of this vCPU that lean on it */
+	unsigned users;		   /* engines of this vCPU that lean on it */
 	uint16_t left_at; /* instructions of running from this offset on were not completed */
 	uint8_t bounce[4096] __attribute__((aligned(64))); /* memory operands of native code */
 };
