@@ -49,6 +49,7 @@ _cleave()
 		--cpu) words='host max x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4' ;;
 		--engine) words='auto dbt interp' ;;
 		--pv) words='on off' ;;
+		--gdb) words='tcp:127.0.0.1: unix:' ;;
 		--console | --virtio-console) words='stdio none pty file=' ;;
 		--vsock) words='cid= path=' ;;
 		--on-io-error) words='report stop' ;;
@@ -57,7 +58,7 @@ _cleave()
 			reset guest all' ;;
 		--net) words='user user,forward= user,restrict tap= none' ;;
 		--name | --append | --memory | --cpus | --icount-hash | --balloon) return ;;
-		*) words='--kernel --initrd --append --memory --cpus --cpu --engine --engine-dwell --pv --console --disk --on-io-error
+		*) words='--kernel --initrd --append --memory --cpus --cpu --engine --engine-dwell --gdb --gdb-wait --pv --console --disk --on-io-error
 			--name --net --virtio-console --balloon --vsock --debug-exit --no-reboot --stats --icount --icount-hash
 			--log --trace --help' ;;
 		esac

@@ -108,6 +108,18 @@ static int set_pv(struct options *o, const char *val, struct err *err)
 	return 0;
 }
 
+static int set_gdb(struct options *o, const char *val, struct err *err)
+{
+	o->cfg.gdb = val;
+	return 0;
+}
+
+static int set_gdb_wait(struct options *o, const char *val, struct err *err)
+{
+	o->cfg.gdb_wait = true;
+	return 0;
+}
+
 /* MS[,ENGINE...] */
 static int set_engine_dwell(struct options *o, const char *val, struct err *err)
 {
@@ -350,6 +362,8 @@ static const struct {
 	{ "--engine", true, set_engine },
 	{ "--engine-dwell", true, set_engine_dwell },
 	{ "--pv", true, set_pv },
+	{ "--gdb", true, set_gdb },
+	{ "--gdb-wait", false, set_gdb_wait },
 	{ "--console", true, set_console },
 	{ "--virtio-console", true, set_virtio_console },
 	{ "--balloon", true, set_balloon },

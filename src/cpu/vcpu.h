@@ -133,6 +133,23 @@ struct vcpu_pv {
 	bool unhalted; /* KVM_HC_KICK_CPU: the next HLT, or this one, ends at once */
 };
 
+/* Why run() came back to a debugger, besides being asked to. */
+enum debug_stop {
+	DEBUG_NONE,
+	DEBUG_SOFT,  /* an INT3 that is the debugger's is next */
+	DEBUG_HARD,  /* the instruction at a breakpoint is next */
+	DEBUG_WATCH, /* the last instruction accessed data at debug.addr */
+};
+
+/* A debugger beside the guest. Changed while the vCPU stands; vcpu_update_mode() follows. */
+struct vcpu_debug {
+	uint64_t dr[8]; /* its breakpoints, 0-3 and 7, as the guest's own are written */
+	bool (*owns_int3)(void *arg, struct vcpu *c); /* is the INT3 at c->rip its? NULL: none */
+	void *arg;
+	uint8_t stop; /* enum debug_stop; run() has returned RUN_KICKED */
+	uint64_t addr;
+};
+
 #define VCPU_DROP_RING 64
 
 /* Places in vcpu.engine_state. */
@@ -171,6 +188,7 @@ struct vcpu {
 	struct vcpu_fpu fpu;
 	struct vcpu_msrs msr;
 	struct vcpu_pv pv;
+	struct vcpu_debug debug;
 	_Atomic int64_t tsc_offset; /* guest TSC minus the host's; timers read it */
 	/* If not NULL, the TSC follows this clock's nanoseconds, and random numbers the count of
 	 * instructions. Borrowed; only in counting mode. */

@@ -9,6 +9,7 @@
 #include "host/evloop.h"
 #include "host/timer.h"
 #include "machine/boot/boot.h"
+#include "machine/gdb/gdb.h"
 #include "machine/intc.h"
 #include "machine/machine_internal.h"
 #include "machine/memmap.h"
@@ -61,6 +62,11 @@ static int check_config(const struct machine_config *cfg, struct err *err)
 		return err_say(err, EINVAL,
 			       "--icount: a network does not keep to a count of "
 			       "instructions; leave out --net");
+	if (cfg->icount && cfg->gdb)
+		return err_say(err, EINVAL, "--icount: has no debugger; leave out --gdb");
+	if (cfg->gdb_wait && !cfg->gdb)
+		return err_say(err, EINVAL,
+			       "--gdb-wait: needs --gdb, as in --gdb tcp:127.0.0.1:1234");
 	if (cfg->icount && cfg->dwell_ms)
 		return err_say(err, EINVAL,
 			       "--icount: keeps to one engine; leave out --engine-dwell");
@@ -150,6 +156,13 @@ static void on_broken(void *arg, struct vcpu *c)
 	machine_end(arg, END_BROKEN, 0);
 }
 
+static void on_debug(void *arg, struct vcpu *c)
+{
+	struct machine *m = arg;
+
+	gdb_stopped(m->gdb, c);
+}
+
 static int make_cpus(struct machine *m, struct err *err)
 {
 	int ret = 0;
@@ -183,6 +196,7 @@ static int make_crew(struct machine *m, struct err *err)
 	struct crew_events events = { .run = m->cfg.icount ? run_counted : NULL,
 				      .shutdown = on_shutdown,
 				      .broken = on_broken,
+				      .debug = on_debug,
 				      .arg = m };
 
 	return crew_new(&m->crew, &m->set, events, err);
@@ -271,6 +285,8 @@ static int build(struct machine *m, struct err *err)
 		ret = make_crew(m, err);
 	if (ret == 0)
 		ret = power_on(m, err);
+	if (ret == 0 && m->cfg.gdb)
+		ret = gdb_new(&m->gdb, m, m->cfg.gdb, err);
 	if (ret == 0 && m->cfg.dwell_ms)
 		ret = mover_dwell(&m->mover, m->cfg.dwell_ms, m->cfg.dwell_among, err);
 	return ret;
@@ -297,6 +313,7 @@ int machine_new(struct machine **out, const struct machine_config *cfg, struct e
 	vclock_init(&m->clock);
 	pthread_mutex_init(&m->lock, NULL);
 	init_asked(m);
+	pthread_cond_init(&m->called, NULL);
 	mover_init(&m->mover, &m->lock, &m->set);
 
 	int ret = build(m, err);
@@ -367,7 +384,7 @@ static void tell_devs(struct machine *m, bool start)
 	}
 }
 
-enum wish { WISH_END, WISH_RESET, WISH_PAUSE, WISH_CONTINUE, WISH_MOVE };
+enum wish { WISH_END, WISH_RESET, WISH_PAUSE, WISH_CONTINUE, WISH_CALL, WISH_MOVE };
 
 /* Take what was asked, if it was. */
 static bool take(bool *asked)
@@ -385,7 +402,7 @@ static enum wish next_wish(struct machine *m)
 
 	pthread_mutex_lock(&m->lock);
 	while (!m->end_asked && !m->reset_asked && !m->pause_asked && !m->continue_asked &&
-	       !mover_is_due(&m->mover))
+	       !m->call && !mover_is_due(&m->mover))
 		mover_wait(&m->mover, &m->asked);
 	if (m->end_asked)
 		wish = WISH_END;
@@ -395,6 +412,8 @@ static enum wish next_wish(struct machine *m)
 		wish = WISH_PAUSE;
 	else if (take(&m->continue_asked))
 		wish = WISH_CONTINUE;
+	else if (m->call)
+		wish = WISH_CALL;
 	else
 		wish = WISH_MOVE;
 	pthread_mutex_unlock(&m->lock);
@@ -450,6 +469,22 @@ static void move(struct machine *m)
 	mover_settle(&m->mover);
 }
 
+struct machine_call {
+	void (*fn)(void *arg);
+	void *arg;
+	bool done;
+};
+
+static void serve_call(struct machine *m)
+{
+	m->call->fn(m->call->arg);
+	pthread_mutex_lock(&m->lock);
+	m->call->done = true;
+	m->call = NULL;
+	pthread_cond_broadcast(&m->called);
+	pthread_mutex_unlock(&m->lock);
+}
+
 static void fulfil(struct machine *m, enum wish wish)
 {
 	if (wish == WISH_CONTINUE || wish == WISH_MOVE) {
@@ -458,7 +493,9 @@ static void fulfil(struct machine *m, enum wish wish)
 	}
 	if (!m->paused)
 		stop_cpus(m);
-	if (wish == WISH_PAUSE)
+	if (wish == WISH_CALL)
+		serve_call(m);
+	else if (wish == WISH_PAUSE)
 		set_paused(m, true);
 	else
 		reset_board(m);
@@ -466,15 +503,44 @@ static void fulfil(struct machine *m, enum wish wish)
 		crew_start(m->crew);
 }
 
+static void refuse_calls(struct machine *m)
+{
+	pthread_mutex_lock(&m->lock);
+	m->over = true;
+	m->call = NULL;
+	pthread_cond_broadcast(&m->called);
+	pthread_mutex_unlock(&m->lock);
+	mover_end(&m->mover);
+}
+
+bool machine_call(struct machine *m, void (*fn)(void *arg), void *arg)
+{
+	struct machine_call call = { .fn = fn, .arg = arg };
+
+	pthread_mutex_lock(&m->lock);
+	while (m->call && !m->over)
+		pthread_cond_wait(&m->called, &m->lock);
+	/* cppcheck-suppress autoVariables: until it is done, or nobody calls any more */
+	m->call = m->over ? NULL : &call;
+	pthread_cond_signal(&m->asked);
+	while (!call.done && !m->over)
+		pthread_cond_wait(&m->called, &m->lock);
+	pthread_mutex_unlock(&m->lock);
+	return call.done;
+}
+
 enum machine_end machine_run(struct machine *m, uint32_t *code)
 {
 	tell_devs(m, true);
-	crew_start(m->crew);
+	if (m->cfg.gdb_wait)
+		set_paused(m, true);
+	else
+		crew_start(m->crew);
 	for (enum wish wish; (wish = next_wish(m)) != WISH_END;)
 		fulfil(m, wish);
 	if (!m->paused)
 		stop_cpus(m);
-	mover_end(&m->mover);
+	refuse_calls(m);
 	tell_devs(m, false);
 	if (m->cfg.stats)
 		print_stats(m);
@@ -570,6 +636,8 @@ void machine_free(struct machine *m)
 {
 	if (!m)
 		return;
+	refuse_calls(m);
+	gdb_free(m->gdb);
 	/* The vCPUs are parked. Who could still kick one goes first: console, devices, timers. */
 	chr_free(m->console);
 	while (m->n_devs) {
@@ -590,6 +658,7 @@ void machine_free(struct machine *m)
 	physmap_fini(&m->pm);
 	pthread_mutex_destroy(&m->lock);
 	pthread_cond_destroy(&m->asked);
+	pthread_cond_destroy(&m->called);
 	mover_fini(&m->mover);
 	free(m);
 }

@@ -73,6 +73,8 @@ struct machine_config {
 	unsigned n_ports;
 	struct balloon_config balloon;
 	struct vsock_config vsock;
+	const char *gdb;      /* "tcp:ADDRESS:PORT" or "unix:PATH" for gdb; NULL: none */
+	bool gdb_wait;	      /* do not start before gdb says so */
 	bool no_pv;	      /* guests are offered no paravirtual interface */
 	bool debug_exit;      /* isa-debug-exit at 0xf4 ends the process */
 	bool no_reboot;	      /* a reset ends the machine instead */

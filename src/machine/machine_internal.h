@@ -17,6 +17,7 @@ struct balloon;
 struct boot;
 struct chr;
 struct evloop;
+struct gdb;
 struct intc;
 struct pci_bus;
 struct pm;
@@ -34,6 +35,7 @@ struct machine {
 	struct vcpu_crew *crew;
 	struct icount icount; /* if cfg.icount */
 	struct mover mover;
+	struct gdb *gdb; /* NULL: none */
 
 	struct physmap pm;
 	struct iospace *pio, *mmio;
@@ -54,17 +56,22 @@ struct machine {
 	unsigned n_disks;
 
 	pthread_mutex_t lock; /* guards what follows */
-	pthread_cond_t asked;
+	pthread_cond_t asked, called;
 	bool end_asked, reset_asked;
 	bool pause_asked, continue_asked;
-	bool paused;	     /* written by the main thread only */
-	int64_t tsc_origin;  /* what the vCPUs' tsc_offset began with */
+	struct machine_call *call; /* NULL: none; borrowed from who waits for it */
+	bool over;		   /* nobody waits any more */
+	bool paused;		   /* written by the main thread only */
+	int64_t tsc_origin;	   /* what the vCPUs' tsc_offset began with */
 	uint64_t paused_tsc; /* the main thread's: the host's, since when the guest's does not count
 				if it is paused */
 	enum machine_end why;
 	uint32_t code;
 };
 
+/* Run fn(arg) on the main thread while the vCPUs stand, and wait for it. Not on a vCPU's thread nor
+ * the main one. False if the machine has ended, and fn was not called. */
+bool machine_call(struct machine *m, void (*fn)(void *arg), void *arg);
 /* pc.c: put all chips and devices on the board. */
 int pc_build(struct machine *m, struct err *err);
 /* Where the next device goes, and count it if it was made (ret is its constructor's, and is

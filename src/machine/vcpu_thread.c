@@ -93,9 +93,14 @@ static void run(struct member *m)
 	struct vcpu_crew *w = m->crew;
 	struct vcpu *c = m->c;
 
-	while (!atomic_load(&w->stop)) {
+	/* At a breakpoint: only a debugger lets it go on. */
+	while (!atomic_load(&w->stop) && !c->debug.stop) {
 		switch (run_guest(m)) {
 		case RUN_KICKED:
+			if (likely(!c->debug.stop))
+				break;
+			w->events.debug(w->events.arg, c);
+			return;
 		case RUN_LIMIT: break;
 		case RUN_HALTED: sleep_halted(m); break;
 		case RUN_SHUTDOWN: w->events.shutdown(w->events.arg, c); return;

@@ -22,6 +22,7 @@ struct crew_events {
 	enum run_exit (*run)(void *arg, struct vcpu *c);
 	void (*shutdown)(void *arg, struct vcpu *c); /* triple fault */
 	void (*broken)(void *arg, struct vcpu *c);
+	void (*debug)(void *arg, struct vcpu *c); /* c->debug.stop says why */
 	void *arg;
 };
 

@@ -364,7 +364,11 @@ static NOINLINE int do_x_int(struct vcpu *c, const struct uop *u)
 
 	c->rip = uop_rip(c, u);
 	switch (u->insn->op) {
-	case OP_INT3: r = soft_int(c, 3, SOFT_INT3, next); break;
+	case OP_INT3:
+		if (unlikely(debug_owns_int3(c)))
+			return EXEC_END;
+		r = soft_int(c, 3, SOFT_INT3, next);
+		break;
 	case OP_INT1: r = soft_int(c, 1, SOFT_INT1, next); break;
 	case OP_INTO:
 		if (!(c->cc & CC_OF))

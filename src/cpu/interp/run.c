@@ -223,8 +223,13 @@ static int run_block(struct vcpu *c)
 static bool must_step(const struct vcpu *c)
 {
 	return c->rflags_rest & (RFLAGS_TF | RFLAGS_RF) || c->shadow || c->tlb_mode == TLB_SLOW ||
-	       (c->dr[7] & 0xff && (debug_has_code_bp(c) || debug_has_data_bp(c))) ||
+	       (debug_is_armed(c) && (debug_has_code_bp(c) || debug_has_data_bp(c))) ||
 	       trace_on(TRACE_DISAS) || trace_on(TRACE_REGS);
+}
+
+static gva_t linear_rip(const struct vcpu *c)
+{
+	return c->code64 ? c->rip : (c->rip + c->seg[SEG_CS].base) & 0xffffffff;
 }
 
 /* Instruction breakpoints at c->rip; RF and MOV SS hold them back. */
@@ -232,7 +237,7 @@ static uint32_t code_breakpoint(struct vcpu *c, uint8_t shadow)
 {
 	if (c->rflags_rest & RFLAGS_RF || shadow & SHADOW_MOV_SS || !(c->dr[7] & 0xff))
 		return 0;
-	return debug_code_hit(c, c->code64 ? c->rip : (c->rip + c->seg[SEG_CS].base) & 0xffffffff);
+	return debug_code_hit(c, linear_rip(c));
 }
 
 /* Do instructions of this kind decide over RF themselves? */
@@ -272,6 +277,8 @@ static int run_step(struct vcpu *c)
 	struct block *b;
 	int r;
 
+	if (debug_stops_at(c, linear_rip(c)))
+		return EXEC_NEXT;
 	if (hit) {
 		c->pending_db |= hit;
 		return EXC_DB;

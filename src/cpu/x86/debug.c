@@ -8,21 +8,31 @@
 
 enum { RW_EXECUTE, RW_WRITE, RW_IO, RW_ACCESS };
 
-static bool is_armed(const struct vcpu *c, unsigned n)
+/* dr is the guest's debug registers, or a debugger's. */
+
+static bool is_armed(const uint64_t *dr, unsigned n)
 {
-	return c->dr[7] >> (2 * n) & 3;
+	return dr[7] >> (2 * n) & 3;
 }
 
-static unsigned kind_of(const struct vcpu *c, unsigned n)
+static unsigned kind_of(const uint64_t *dr, unsigned n)
 {
-	return (unsigned)bits_get(c->dr[7], 16 + 4 * n, 2);
+	return (unsigned)bits_get(dr[7], 16 + 4 * n, 2);
 }
 
-static unsigned len_of(const struct vcpu *c, unsigned n)
+static unsigned len_of(const uint64_t *dr, unsigned n)
 {
 	static const uint8_t bytes[] = { 1, 2, 8, 4 };
 
-	return bytes[bits_get(c->dr[7], 18 + 4 * n, 2)];
+	return bytes[bits_get(dr[7], 18 + 4 * n, 2)];
+}
+
+static bool is_any_armed(const uint64_t *dr, bool code)
+{
+	for (unsigned n = 0; n < 4; n++)
+		if (is_armed(dr, n) && (kind_of(dr, n) == RW_EXECUTE) == code)
+			return true;
+	return false;
 }
 
 /* What MOV from and to DR check first. *n loses its alias. */
@@ -71,30 +81,58 @@ enum x86_exc dr_write(struct vcpu *c, unsigned n, uint64_t val)
 	return EXC_NONE;
 }
 
+bool debug_is_armed(const struct vcpu *c)
+{
+	return (c->dr[7] | c->debug.dr[7]) & 0xff;
+}
+
 bool debug_has_code_bp(const struct vcpu *c)
 {
-	for (unsigned n = 0; n < 4; n++)
-		if (is_armed(c, n) && kind_of(c, n) == RW_EXECUTE)
-			return true;
-	return false;
+	return is_any_armed(c->dr, true) || is_any_armed(c->debug.dr, true);
 }
 
 bool debug_has_data_bp(const struct vcpu *c)
 {
-	for (unsigned n = 0; n < 4; n++)
-		if (is_armed(c, n) && kind_of(c, n) != RW_EXECUTE)
-			return true;
-	return false;
+	return is_any_armed(c->dr, false) || is_any_armed(c->debug.dr, false);
 }
 
-uint32_t debug_code_hit(const struct vcpu *c, gva_t gva)
+static uint32_t code_hit(const uint64_t *dr, gva_t gva)
 {
 	uint32_t hit = 0;
 
 	for (unsigned n = 0; n < 4; n++)
-		if (is_armed(c, n) && kind_of(c, n) == RW_EXECUTE && c->dr[n] == gva)
+		if (is_armed(dr, n) && kind_of(dr, n) == RW_EXECUTE && dr[n] == gva)
 			hit |= DR6_B0 << n;
 	return hit;
+}
+
+uint32_t debug_code_hit(const struct vcpu *c, gva_t gva)
+{
+	return code_hit(c->dr, gva);
+}
+
+void debug_stop(struct vcpu *c, enum debug_stop why)
+{
+	c->debug.stop = why;
+	vcpu_kick(c, KICK_STOP);
+}
+
+bool debug_stops_at(struct vcpu *c, gva_t gva)
+{
+	bool hit = code_hit(c->debug.dr, gva);
+
+	if (hit)
+		debug_stop(c, DEBUG_HARD);
+	return hit;
+}
+
+bool debug_owns_int3(struct vcpu *c)
+{
+	bool owns = c->debug.owns_int3 && c->debug.owns_int3(c->debug.arg, c);
+
+	if (owns)
+		debug_stop(c, DEBUG_SOFT);
+	return owns;
 }
 
 static bool kind_matches(const struct vcpu *c, unsigned kind, bool write, bool io)
@@ -104,15 +142,32 @@ static bool kind_matches(const struct vcpu *c, unsigned kind, bool write, bool i
 	return kind == RW_ACCESS || (kind == RW_WRITE && write);
 }
 
-void debug_data_access(struct vcpu *c, uint64_t addr, unsigned len, bool write, bool io)
+/* Those of dr that the access hits, as bits of DR6. */
+static uint32_t data_hit(const struct vcpu *c, const uint64_t *dr, uint64_t addr, unsigned len,
+			 bool write, bool io)
 {
-	for (unsigned n = 0; n < 4; n++) {
-		uint64_t size = len_of(c, n), first = c->dr[n] & ~(size - 1);
+	uint32_t hit = 0;
 
-		if (!is_armed(c, n) || !kind_matches(c, kind_of(c, n), write, io))
+	for (unsigned n = 0; n < 4; n++) {
+		uint64_t size = len_of(dr, n), first = dr[n] & ~(size - 1);
+
+		if (!is_armed(dr, n) || !kind_matches(c, kind_of(dr, n), write, io))
 			continue;
 		/* Written so that a range at the end of the address space does not wrap. */
 		if (addr - first < size || first - addr < len)
-			c->pending_db |= DR6_B0 << n;
+			hit |= DR6_B0 << n;
+	}
+	return hit;
+}
+
+void debug_data_access(struct vcpu *c, uint64_t addr, unsigned len, bool write, bool io)
+{
+	uint32_t hit;
+
+	c->pending_db |= data_hit(c, c->dr, addr, len, write, io);
+	hit = io ? 0 : data_hit(c, c->debug.dr, addr, len, write, false);
+	if (hit) {
+		c->debug.addr = c->debug.dr[__builtin_ctz(hit)];
+		debug_stop(c, DEBUG_WATCH);
 	}
 }

@@ -28,12 +28,21 @@ enum x86_exc sys_sti(struct vcpu *c); /* sets SHADOW_STI where IF goes from 0 to
 /* debug.c. n: 0-7. */
 enum x86_exc dr_read(struct vcpu *c, unsigned n, uint64_t *val);
 enum x86_exc dr_write(struct vcpu *c, unsigned n, uint64_t val);
-/* Is any breakpoint of the kind armed? Engines go slow only then. */
+/* Is any breakpoint of the guest's or a debugger's armed; of the kind? Engines go slow only then.
+ */
+bool debug_is_armed(const struct vcpu *c);
 bool debug_has_code_bp(const struct vcpu *c);
 bool debug_has_data_bp(const struct vcpu *c);
 /* DR6 bits of the instruction breakpoints at linear address gva, or 0; RF is the caller's. */
 uint32_t debug_code_hit(const struct vcpu *c, gva_t gva);
-/* Note data (or I/O, if io) breakpoints that [addr, addr+len) hits in c->pending_db. */
+/* Let run() return for a debugger, at the next instruction boundary. */
+void debug_stop(struct vcpu *c, enum debug_stop why);
+/* Has a debugger a breakpoint at the instruction at gva, or is the INT3 at c->rip its? Then it is
+ * not to be executed: run() is about to return. */
+bool debug_stops_at(struct vcpu *c, gva_t gva);
+bool debug_owns_int3(struct vcpu *c);
+/* Note data (or I/O, if io) breakpoints that [addr, addr+len) hits: in c->pending_db the guest's,
+ * and let run() return for a debugger's. */
 void debug_data_access(struct vcpu *c, uint64_t addr, unsigned len, bool write, bool io);
 
 /* msr.c. */
