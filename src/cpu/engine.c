@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-const struct engine *const engines[] = { &engine_dbt, &engine_interp, NULL };
+const struct engine *const engines[] = { &engine_dbt, &engine_interp, &engine_kvm, NULL };
 
 const struct engine *engine_find(const char *name)
 {

@@ -41,6 +41,7 @@ struct engine {
 
 extern const struct engine engine_interp;
 extern const struct engine engine_dbt;
+extern const struct engine engine_kvm;
 
 /* All there are, and NULL behind them. */
 extern const struct engine *const engines[];
