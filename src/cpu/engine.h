@@ -48,4 +48,11 @@ extern const struct engine *const engines[];
 /* The one with that name, or NULL. */
 const struct engine *engine_find(const char *name);
 
+struct kvm_probe;
+/* What "auto" means on this host: kvm where *p says that it is hardware, dbt where the processor
+ * and the kernel allow it, else interp. p may be NULL: not kvm. */
+const struct engine *engine_auto(const struct kvm_probe *p);
+/* What "auto" takes in place of e where e could not start; NULL behind the last. */
+const struct engine *engine_after(const struct engine *e);
+
 #endif

@@ -7,7 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define KICK_SIGNAL SIGUSR1
+#define KICK_SIGNAL SIGUSR2
 #define REPEAT_NS   2000000l
 
 /* It only has to come. */

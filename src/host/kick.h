@@ -8,7 +8,7 @@
 
 struct err;
 
-/* Install its handler; again is fine. It is SIGUSR1, which must not be blocked in threads that are
+/* Install its handler; again is fine. It is SIGUSR2, which must not be blocked in threads that are
  * kicked. Errors: the host's. */
 int kick_install(struct err *err);
 

@@ -4,6 +4,8 @@
 #include "base/log.h"
 #include "base/trace.h"
 #include "cpu/engine.h"
+#include "cpu/kvm/kvm.h"
+#include "cpu/kvm/probe.h"
 #include "dev/acpi/pm.h"
 #include "dev/backend/chr.h"
 #include "host/evloop.h"
@@ -26,12 +28,35 @@ static bool is_auto(const char *name)
 	return strcmp(name, "auto") == 0;
 }
 
-static const struct engine *find_engine(const char *name, struct err *err)
+/* A KVM that is no hardware is taken by who names it, and left by auto. Only the software engines
+ * count instructions. */
+static const struct engine *try_kvm(const struct machine_config *cfg)
 {
-	const struct engine *e = is_auto(name) ? &engine_dbt : engine_find(name);
+	struct kvm_probe probe;
+	char why[256];
+	bool fit;
+
+	if (is_auto(cfg->engine) && cfg->icount)
+		return engine_auto(NULL);
+	kvm_probe(&probe);
+	fit = kvm_probe_accepts(&probe, why, sizeof(why));
+	log_say(LOG_INFO, "KVM: %s", why);
+	if (is_auto(cfg->engine))
+		return engine_auto(&probe);
+	if (!fit && !*probe.refused)
+		log_say(LOG_WARN, "--engine kvm: this host's KVM is not hardware: %s", why);
+	return &engine_kvm;
+}
+
+static const struct engine *find_engine(const struct machine_config *cfg, struct err *err)
+{
+	const char *name = cfg->engine;
+	const struct engine *e = engine_find(name);
 	char known[100] = "auto";
 	size_t len = strlen(known);
 
+	if (is_auto(name) || e == &engine_kvm)
+		return try_kvm(cfg);
 	if (e)
 		return e;
 	for (unsigned n = 0; engines[n] && len < sizeof(known); n++)
@@ -60,17 +85,28 @@ static int check_config(const struct machine_config *cfg, struct err *err)
 		return err_say(err, EINVAL,
 			       "--icount: a network does not keep to a count of "
 			       "instructions; leave out --net");
+	if (cfg->icount && engine_find(cfg->engine) == &engine_kvm)
+		return err_say(err, EINVAL,
+			       "--icount: KVM cannot count instructions; take --engine dbt");
 	if (cfg->icount_hash && !cfg->icount)
 		return err_say(err, EINVAL, "--icount-hash: needs --icount");
 	return pc_check_virtio(cfg, err);
 }
 
-static int make_model(struct machine *m, struct err *err)
+static int make_model(struct machine *m, const struct engine *engine, struct err *err)
 {
 	uint64_t tsc_khz = m->cfg.icount ? ICOUNT_TSC_KHZ : host_tsc_khz();
 	int ret = cpu_model_parse(&m->model, m->cfg.cpu, m->cfg.n_cpus, tsc_khz, err);
+	char left_out[400];
 
-	return ret < 0 ? err_wrap(err, "--cpu") : 0;
+	if (ret < 0)
+		return err_wrap(err, "--cpu");
+	if (engine != &engine_kvm)
+		return 0;
+	ret = kvm_limit_model(&m->model, left_out, sizeof(left_out), err);
+	if (ret == 0 && *left_out)
+		log_say(LOG_INFO, "KVM has not, and the guest neither: %s", left_out);
+	return ret;
 }
 
 static int make_memory(struct machine *m, struct err *err)
@@ -118,10 +154,10 @@ static int init_engines(struct machine *m, struct err *err)
 		struct vcpu *c = m->set.v[i];
 		int ret = c->engine->init(c, err);
 
-		/* What this host lacks for the translator, the interpreter does without. */
-		if (ret == -ENOTSUP && is_auto(m->cfg.engine)) {
+		/* What this host lacks for one engine, another does without. */
+		while (ret == -ENOTSUP && is_auto(m->cfg.engine) && engine_after(c->engine)) {
 			log_say(LOG_INFO, "%s", err->msg);
-			c->engine = &engine_interp;
+			c->engine = engine_after(c->engine);
 			ret = c->engine->init(c, err);
 		}
 		if (ret < 0)
@@ -235,11 +271,11 @@ static int power_on(struct machine *m, struct err *err)
 
 static int build(struct machine *m, struct err *err)
 {
-	const struct engine *engine = find_engine(m->cfg.engine, err);
+	const struct engine *engine = find_engine(&m->cfg, err);
 	int ret = engine ? check_config(&m->cfg, err) : -EINVAL;
 
 	if (ret == 0)
-		ret = make_model(m, err);
+		ret = make_model(m, engine, err);
 	if (ret == 0)
 		ret = load_kernel(m, err);
 	if (ret == 0)

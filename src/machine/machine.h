@@ -60,7 +60,7 @@ struct machine_config {
 	uint64_t memory_bytes; /* a multiple of 4 KiB, at least 1 MiB */
 	unsigned n_cpus;       /* 1 to 64 */
 	const char *cpu;       /* cpu_model_parse's text */
-	const char *engine;    /* "auto", "interp" */
+	const char *engine;    /* "auto", or the name of one */
 	enum console_kind console;
 	const char *console_path; /* CONSOLE_FILE */
 	struct disk_config *disk; /* in the guest's order */
