@@ -126,7 +126,7 @@ static bool uses_pdptes(const struct vcpu *c)
 
 static uint64_t apic_base(const struct vcpu *c)
 {
-	uint64_t base = 0;
+	uint64_t base = 0xfee00800; /* on */
 
 	if (c->apic_ops)
 		c->apic_ops->read_msr(c->apic, 0x1b, &base);
