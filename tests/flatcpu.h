@@ -7,6 +7,7 @@
 #define TESTS_FLATCPU_H
 
 #include "cpu/engine.h"
+#include "cpu/kvm/kvm.h"
 #include "cpu/vcpu.h"
 #include "cpu/x86/features.h"
 #include "cpu/x86/vmem.h"
@@ -61,9 +62,11 @@ static inline void flat_reset(struct flatcpu *f, unsigned cpl)
 	vcpu_reset(c);
 	c->cr0 = CR0_PE | CR0_PG | CR0_NE | CR0_MP | CR0_ET | CR0_WP;
 	c->cr3 = 0x1000;
-	c->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE | CR4_FSGSBASE;
+	c->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT;
+	c->cr4 |= cpu_has(&f->model, FEAT_XSAVE) ? CR4_OSXSAVE : 0;
+	c->cr4 |= cpu_has(&f->model, FEAT_FSGSBASE) ? CR4_FSGSBASE : 0;
 	c->msr.efer = EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE;
-	c->fpu.xcr0 = f->model.xcr0_mask;
+	c->fpu.xcr0 = f->model.xcr0_mask | XCR0_X87;
 	flat_seg(c, SEG_CS, cpl ? 0x33 : 0x10, (uint16_t)(0xa09b | cpl << 5));
 	for (unsigned s = SEG_ES; s <= SEG_GS; s++)
 		if (s != SEG_CS)
@@ -77,10 +80,13 @@ static inline void flat_reset(struct flatcpu *f, unsigned cpl)
 static inline void flat_init(struct flatcpu *f, const struct engine *e, const char *model)
 {
 	struct err *none = NULL;
+	char left_out[512];
 
 	memset(f, 0, sizeof(*f));
 	FLAT_MUST(physmap_init(&f->pm, FLAT_RAM, 3 * GiB, none));
 	FLAT_MUST(cpu_model_parse(&f->model, model, 1, 2000000, none));
+	if (e == &engine_kvm)
+		FLAT_MUST(kvm_limit_model(&f->model, left_out, sizeof(left_out), none));
 	FLAT_MUST(vcpu_init(&f->c, 0, none));
 	f->set.n = 1;
 	f->set.v[0] = &f->c;

@@ -47,7 +47,7 @@ _cleave()
 			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 			return ;;
 		--cpu) words='host max x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4' ;;
-		--engine) words='auto dbt interp' ;;
+		--engine) words='auto kvm dbt interp' ;;
 		--pv) words='on off' ;;
 		--gdb) words='tcp:127.0.0.1: unix:' ;;
 		--console | --virtio-console) words='stdio none pty file=' ;;

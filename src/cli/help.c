@@ -43,7 +43,7 @@ static void help_run(void)
 	      "  --cpus N          1 to 64; default 1\n"
 	      "  --cpu MODEL       host, max, or x86-64-v1 to x86-64-v4, then ,+NAME or ,-NAME for\n"
 	      "                    features as /proc/cpuinfo names them; default max\n"
-	      "  --engine NAME     how guest code runs: auto, dbt or interp; default auto\n"
+	      "  --engine NAME     how guest code runs: auto, kvm, dbt or interp; default auto\n"
 	      "  --console KIND    where the serial line goes: stdio, none, pty or file=PATH\n"
 	      "  --virtio-console KIND[,name=NAME]\n"
 	      "                    a virtio console (hvc0) in the same way; repeated, further ports\n"

@@ -24,6 +24,8 @@ enum run_exit {
 struct engine {
 	const char *name;
 	enum engine_slot slot;
+	bool stores_unseen; /* stores of guest code are not told to the physical map */
+	bool honours_debug; /* run() looks at c->debug */
 	const struct tlb_watch *tlb_watch; /* c->tlb_watch while it holds c; or NULL */
 	/* Get ready to run c; puts its own state in c->engine_state[slot]. Another engine may hold
 	 * c meanwhile, and is not disturbed. */
@@ -46,6 +48,7 @@ struct engine {
 
 extern const struct engine engine_interp;
 extern const struct engine engine_dbt;
+extern const struct engine engine_kvm;
 
 /* All there are, and NULL behind them. */
 extern const struct engine *const engines[];
@@ -61,5 +64,12 @@ int engine_take(struct vcpu *c, const struct engine *e, struct err *err);
 void engine_inval(struct vcpu *c, gpa_t gpa, uint64_t len);
 /* fini() for every engine that holds c or did. */
 void engine_leave(struct vcpu *c);
+
+struct kvm_probe;
+/* What "auto" means on this host: kvm where *p says that it is hardware, dbt where the processor
+ * and the kernel allow it, else interp. p may be NULL: not kvm. */
+const struct engine *engine_auto(const struct kvm_probe *p);
+/* What "auto" takes in place of e where e could not start; NULL behind the last. */
+const struct engine *engine_after(const struct engine *e);
 
 #endif

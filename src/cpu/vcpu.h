@@ -153,7 +153,7 @@ struct vcpu_debug {
 #define VCPU_DROP_RING 64
 
 /* Places in vcpu.engine_state. */
-enum engine_slot { ENGINE_INTERP, ENGINE_DBT, N_ENGINES };
+enum engine_slot { ENGINE_INTERP, ENGINE_DBT, ENGINE_KVM, N_ENGINES };
 
 struct vcpu {
 	/* REG_RAX ... REG_R15, then two slots that make address computation uniform: REG_BLOCK

@@ -232,10 +232,24 @@ static int64_t ns_until_tsc(const struct intc_cpu *p, uint64_t deadline)
 	return ns > INT64_MAX / 4 ? INT64_MAX / 4 : (int64_t)ns;
 }
 
-/* Set the host's timer to what the chip waits for, or let it expire at once. Needs the lock. */
-static void arm_timer(struct intc_cpu *p)
+/* A timer may be due that the timers' thread has not come to yet: it expires before anything else
+ * happens to the chip, or it never would. Needs the lock. */
+static void catch_up(struct intc_cpu *p, int64_t now)
 {
-	int64_t now = vclock_now(p->ic->cfg.clock), due = INT64_MAX;
+	uint64_t deadline = p->l.tsc_deadline;
+
+	if (deadline ? ns_until_tsc(p, deadline) > 0 : now < p->timer_due)
+		return;
+	p->timer_due = INT64_MAX;
+	lapic_timer_expire(&p->l);
+}
+
+/* Set the host's timer to what the chip waits for, or let it expire at once. now is the moment for
+ * which the chip was written or caught up, however long ago: a short count may be over since. Needs
+ * the lock. */
+static void arm_timer(struct intc_cpu *p, int64_t now)
+{
+	int64_t due = INT64_MAX;
 
 	if (p->l.tsc_deadline) {
 		int64_t wait = ns_until_tsc(p, p->l.tsc_deadline);
@@ -254,12 +268,13 @@ static void arm_timer(struct intc_cpu *p)
 static void on_timer(void *arg)
 {
 	struct intc_cpu *p = arg;
+	int64_t now;
 
 	pthread_mutex_lock(&p->ic->lock);
 	/* It may have been set anew since it was due; deadlines look at the TSC again. */
-	if (!p->l.tsc_deadline && vclock_now(p->ic->cfg.clock) >= p->timer_due)
-		lapic_timer_expire(&p->l);
-	arm_timer(p);
+	now = vclock_now(p->ic->cfg.clock);
+	catch_up(p, now);
+	arm_timer(p, now);
 	if (trace_on(TRACE_TIMER))
 		trace_print(TRACE_TIMER, "cpu %u apic timer", p->c->index);
 	publish(p);
@@ -268,13 +283,22 @@ static void on_timer(void *arg)
 
 /* --- what a vCPU sees --- */
 
-/* Carry out what an access to p's chip sent. Needs the lock. */
-static void act(struct intc_cpu *p, const struct lapic_out *out)
+/* The moment of an access to p's chip, which has caught up with it. Needs the lock. */
+static int64_t begin_access(struct intc_cpu *p)
+{
+	int64_t now = vclock_now(p->ic->cfg.clock);
+
+	catch_up(p, now);
+	return now;
+}
+
+/* Carry out what an access to p's chip at that moment sent. Needs the lock. */
+static void act(struct intc_cpu *p, const struct lapic_out *out, int64_t now)
 {
 	struct intc *ic = p->ic;
 
 	if (out->timer)
-		arm_timer(p);
+		arm_timer(p, now);
 	if (out->eoi) {
 		ioapic_eoi(&ic->ioapic, out->eoi_vector);
 		service_pins(ic);
@@ -382,18 +406,19 @@ static bool apic_write_msr(void *apic, uint32_t msr, uint64_t val)
 	struct intc_cpu *p = apic;
 	struct lapic_out out = { 0 };
 	bool ok = true;
+	int64_t now;
 
 	pthread_mutex_lock(&p->ic->lock);
 	settle_eoi(p);
+	now = begin_access(p);
 	if (msr == MSR_APIC_BASE)
 		ok = lapic_write_base(&p->l, val, &out);
 	else if (msr == MSR_TSC_DEADLINE)
 		lapic_write_deadline(&p->l, val, &out);
 	else
-		ok = lapic_write_x2(&p->l, msr - MSR_X2APIC, val, vclock_now(p->ic->cfg.clock),
-				    &out);
+		ok = lapic_write_x2(&p->l, msr - MSR_X2APIC, val, now, &out);
 	if (ok)
-		act(p, &out);
+		act(p, &out, now);
 	pthread_mutex_unlock(&p->ic->lock);
 	return ok;
 }
@@ -403,7 +428,7 @@ static void apic_tsc_moved(void *apic)
 	struct intc_cpu *p = apic;
 
 	pthread_mutex_lock(&p->ic->lock);
-	arm_timer(p);
+	arm_timer(p, begin_access(p));
 	publish(p);
 	pthread_mutex_unlock(&p->ic->lock);
 }
@@ -439,14 +464,16 @@ static void apic_write(void *apic, uint64_t off, unsigned size, uint64_t val)
 {
 	struct intc_cpu *p = apic;
 	struct lapic_out out;
+	int64_t now;
 
 	off &= 0xfff;
 	if ((off & 15) || size < 4)
 		return;
 	pthread_mutex_lock(&p->ic->lock);
 	settle_eoi(p);
-	lapic_write(&p->l, (unsigned)off >> 4, (uint32_t)val, vclock_now(p->ic->cfg.clock), &out);
-	act(p, &out);
+	now = begin_access(p);
+	lapic_write(&p->l, (unsigned)off >> 4, (uint32_t)val, now, &out);
+	act(p, &out, now);
 	pthread_mutex_unlock(&p->ic->lock);
 }
 
@@ -457,7 +484,7 @@ static void apic_init_reset(void *apic)
 	pthread_mutex_lock(&p->ic->lock);
 	p->eoi_offered = false;
 	lapic_init(&p->l);
-	arm_timer(p);
+	arm_timer(p, vclock_now(p->ic->cfg.clock));
 	publish(p);
 	pthread_mutex_unlock(&p->ic->lock);
 }
@@ -598,7 +625,7 @@ void intc_reset(struct intc *ic)
 		if (i == 0)
 			set_virtual_wire(&p->l);
 		p->eoi_offered = false;
-		arm_timer(p);
+		arm_timer(p, vclock_now(ic->cfg.clock));
 		atomic_store(&p->ready, READY_NONE);
 	}
 	pthread_mutex_unlock(&ic->lock);

@@ -4,6 +4,8 @@
 #include "base/log.h"
 #include "base/trace.h"
 #include "cpu/engine.h"
+#include "cpu/kvm/kvm.h"
+#include "cpu/kvm/probe.h"
 #include "dev/acpi/pm.h"
 #include "dev/backend/chr.h"
 #include "host/evloop.h"
@@ -28,18 +30,44 @@ static bool is_auto(const char *name)
 	return strcmp(name, "auto") == 0;
 }
 
-static const struct engine *find_engine(const char *name, struct err *err)
+static const struct engine *find_named(const char *name, struct err *err)
 {
-	const struct engine *e = is_auto(name) ? &engine_dbt : engine_find(name);
+	const struct engine *e = engine_find(name);
 	char known[100] = "auto";
 	size_t len = strlen(known);
 
-	if (e)
-		return e;
-	for (unsigned n = 0; engines[n] && len < sizeof(known); n++)
+	for (unsigned n = 0; !e && engines[n] && len < sizeof(known); n++)
 		len += (size_t)snprintf(known + len, sizeof(known) - len, ", %s", engines[n]->name);
-	err_say(err, EINVAL, "there is no engine '%s'; take one of %s", name, known);
-	return NULL;
+	if (!e)
+		err_say(err, EINVAL, "there is no engine '%s'; take one of %s", name, known);
+	return e;
+}
+
+/* A KVM that is no hardware is taken by who names it, and left by auto. Only the software engines
+ * count instructions. */
+static const struct engine *try_kvm(const struct machine_config *cfg)
+{
+	struct kvm_probe probe;
+	char why[256];
+	bool fit;
+
+	if (is_auto(cfg->engine) && cfg->icount)
+		return engine_auto(NULL);
+	kvm_probe(&probe);
+	fit = kvm_probe_accepts(&probe, why, sizeof(why));
+	log_say(LOG_INFO, "KVM: %s", why);
+	if (is_auto(cfg->engine))
+		return engine_auto(&probe);
+	if (!fit && !*probe.refused)
+		log_say(LOG_WARN, "--engine kvm: this host's KVM is not hardware: %s", why);
+	return &engine_kvm;
+}
+
+static const struct engine *find_engine(const struct machine_config *cfg, struct err *err)
+{
+	if (is_auto(cfg->engine) || engine_find(cfg->engine) == &engine_kvm)
+		return try_kvm(cfg);
+	return find_named(cfg->engine, err);
 }
 
 static int check_config(const struct machine_config *cfg, struct err *err)
@@ -62,6 +90,9 @@ static int check_config(const struct machine_config *cfg, struct err *err)
 		return err_say(err, EINVAL,
 			       "--icount: a network does not keep to a count of "
 			       "instructions; leave out --net");
+	if (cfg->icount && engine_find(cfg->engine) == &engine_kvm)
+		return err_say(err, EINVAL,
+			       "--icount: KVM cannot count instructions; take --engine dbt");
 	if (cfg->icount && cfg->gdb)
 		return err_say(err, EINVAL, "--icount: has no debugger; leave out --gdb");
 	if (cfg->gdb_wait && !cfg->gdb)
@@ -75,12 +106,20 @@ static int check_config(const struct machine_config *cfg, struct err *err)
 	return pc_check_virtio(cfg, err);
 }
 
-static int make_model(struct machine *m, struct err *err)
+static int make_model(struct machine *m, const struct engine *engine, struct err *err)
 {
 	uint64_t tsc_khz = m->cfg.icount ? ICOUNT_TSC_KHZ : host_tsc_khz();
 	int ret = cpu_model_parse(&m->model, m->cfg.cpu, m->cfg.n_cpus, tsc_khz, err);
+	char left_out[400];
 
-	return ret < 0 ? err_wrap(err, "--cpu") : 0;
+	if (ret < 0)
+		return err_wrap(err, "--cpu");
+	if (engine != &engine_kvm)
+		return 0;
+	ret = kvm_limit_model(&m->model, left_out, sizeof(left_out), err);
+	if (ret == 0 && *left_out)
+		log_say(LOG_INFO, "KVM has not, and the guest neither: %s", left_out);
+	return ret;
 }
 
 static int make_memory(struct machine *m, struct err *err)
@@ -127,10 +166,11 @@ static int init_engines(struct machine *m, const struct engine *engine, struct e
 		struct vcpu *c = m->set.v[i];
 		int ret = engine_take(c, engine, err);
 
-		/* What this host lacks for the translator, the interpreter does without. */
-		if (ret == -ENOTSUP && is_auto(m->cfg.engine)) {
+		/* What this host lacks for one engine, another does without. */
+		while (ret == -ENOTSUP && is_auto(m->cfg.engine) && engine_after(engine)) {
 			log_say(LOG_INFO, "%s", err->msg);
-			ret = engine_take(c, &engine_interp, err);
+			engine = engine_after(engine);
+			ret = engine_take(c, engine, err);
 		}
 		if (ret < 0)
 			return ret;
@@ -259,11 +299,12 @@ static int power_on(struct machine *m, struct err *err)
 
 static int build(struct machine *m, struct err *err)
 {
-	const struct engine *engine = find_engine(m->cfg.engine, err);
+	const struct engine *engine = find_engine(&m->cfg, err);
 	int ret = engine ? check_config(&m->cfg, err) : err_wrap(err, "--engine");
 
+	m->for_kvm = engine == &engine_kvm;
 	if (ret == 0)
-		ret = make_model(m, err);
+		ret = make_model(m, engine, err);
 	if (ret == 0)
 		ret = load_kernel(m, err);
 	if (ret == 0)
@@ -278,7 +319,7 @@ static int build(struct machine *m, struct err *err)
 		ret = pc_build(m, err);
 	/* Time is stolen from nobody where it is a count of instructions. */
 	if (ret == 0 && !m->cfg.no_pv && !m->cfg.icount)
-		ret = pv_new(&m->pv, &m->set, m->intc, m->model.tsc_khz, err);
+		ret = pv_new(&m->pv, &m->set, m->intc, m->model.tsc_khz, m->for_kvm, err);
 	if (ret == 0)
 		ret = init_engines(m, engine, err);
 	if (ret == 0)
@@ -288,7 +329,7 @@ static int build(struct machine *m, struct err *err)
 	if (ret == 0 && m->cfg.gdb)
 		ret = gdb_new(&m->gdb, m, m->cfg.gdb, err);
 	if (ret == 0 && m->cfg.dwell_ms)
-		ret = mover_dwell(&m->mover, m->cfg.dwell_ms, m->cfg.dwell_among, err);
+		ret = mover_dwell(&m->mover, m->cfg.dwell_ms, m->cfg.dwell_among, m->for_kvm, err);
 	return ret;
 }
 
@@ -608,12 +649,20 @@ void machine_continue(struct machine *m)
 int machine_move_engine(struct machine *m, const char *engine, struct machine_move *out,
 			struct err *err)
 {
-	const struct engine *e = find_engine(engine, err);
+	const struct engine *e;
 
+	if (is_auto(engine))
+		e = m->for_kvm ? &engine_kvm : engine_auto(NULL);
+	else
+		e = find_named(engine, err);
 	if (!e)
 		return -EINVAL;
 	if (m->cfg.icount)
 		return err_say(err, EINVAL, "a machine with --icount keeps to one engine");
+	/* What the guest was told of its processor and hypercalls may be more than KVM can do. */
+	if (e == &engine_kvm && !m->for_kvm)
+		return err_say(err, EINVAL,
+			       "this machine was not made for KVM; start it with --engine kvm");
 	return mover_ask(&m->mover, e, &m->asked, out, err);
 }
 

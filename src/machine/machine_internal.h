@@ -31,6 +31,7 @@ struct virtio_blk;
 struct machine {
 	struct machine_config cfg;
 	struct cpu_model model;
+	bool for_kvm;	     /* no more was promised to the guest than KVM can do */
 	struct vcpu_set set; /* its vCPUs are owned */
 	struct vcpu_crew *crew;
 	struct icount icount; /* if cfg.icount */

@@ -88,13 +88,16 @@ static int add_among(struct mover *v, const struct engine *e, struct err *err)
 	return 0;
 }
 
-static int add_names(struct mover *v, const char *names, struct err *err)
+static int add_names(struct mover *v, const char *names, bool for_kvm, struct err *err)
 {
 	char *copy = strdup(names), *rest = copy, *name;
 	int ret = copy ? 0 : err_set(err, ENOMEM, "--engine-dwell");
 
 	while (ret == 0 && (name = strsep(&rest, ","))) {
 		const struct engine *e = engine_find(name);
+
+		if (e == &engine_kvm && !for_kvm)
+			e = NULL;
 
 		ret = e ? add_among(v, e, err)
 			: err_say(err, EINVAL,
@@ -106,14 +109,16 @@ static int add_names(struct mover *v, const char *names, struct err *err)
 	return ret;
 }
 
-int mover_dwell(struct mover *v, unsigned dwell_ms, const char *names, struct err *err)
+int mover_dwell(struct mover *v, unsigned dwell_ms, const char *names, bool for_kvm,
+		struct err *err)
 {
 	int ret = 0;
 
 	if (names)
-		ret = add_names(v, names, err);
+		ret = add_names(v, names, for_kvm, err);
 	for (unsigned n = 0; !names && engines[n]; n++)
-		add_among(v, engines[n], NULL);
+		if (for_kvm || engines[n] != &engine_kvm)
+			add_among(v, engines[n], NULL);
 	if (ret == 0 && v->n_among < 2)
 		ret = err_say(err, EINVAL,
 			      "--engine-dwell: needs two engines that run here, as in "

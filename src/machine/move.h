@@ -43,10 +43,11 @@ void mover_init(struct mover *v, pthread_mutex_t *lock, struct vcpu_set *set);
 void mover_fini(struct mover *v);
 
 /* Move at random times, dwell_ms apart in the mean, among the engines of names, which commas
- * separate; NULL: all that this host has. The vCPUs stand and have an engine. -EINVAL with what is
- * wrong with names, or what an engine's init() says.
+ * separate; NULL: all that this host has. kvm is one of them only for_kvm. The vCPUs stand and have
+ * an engine. -EINVAL with what is wrong with names, or what an engine's init() says.
  */
-int mover_dwell(struct mover *v, unsigned dwell_ms, const char *names, struct err *err);
+int mover_dwell(struct mover *v, unsigned dwell_ms, const char *names, bool for_kvm,
+		struct err *err);
 
 /* Ask the main thread, by its condition asked, for a move, and wait for it. Not on a vCPU's thread.
  * -ECANCELED if the machine ends first. */

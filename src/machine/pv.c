@@ -17,6 +17,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#define BY_MEMORY                                                                                  \
+	(KVM_FEATURE_CLOCKSOURCE | KVM_FEATURE_NOP_IO_DELAY | KVM_FEATURE_CLOCKSOURCE2 |           \
+	 KVM_FEATURE_STEAL_TIME | KVM_FEATURE_PV_EOI | KVM_FEATURE_POLL_CONTROL |                  \
+	 KVM_FEATURE_CLOCKSOURCE_STABLE)
+/* And what is done by a TLB that is ours. */
+#define BY_HYPERCALL                                                                               \
+	(KVM_FEATURE_PV_UNHALT | KVM_FEATURE_PV_TLB_FLUSH | KVM_FEATURE_PV_SEND_IPI |              \
+	 KVM_FEATURE_PV_SCHED_YIELD)
 #define STEAL_EVERY_NS 4000000 /* between two looks at what was stolen */
 
 struct pv_cpu {
@@ -33,6 +41,7 @@ struct pv {
 	uint32_t mul; /* TSC to ns */
 	int8_t shift;
 	_Atomic int64_t origin;
+	uint32_t features;
 	struct pv_cpu cpu[];
 };
 
@@ -207,10 +216,9 @@ bool pv_eoi_taken(struct vcpu *c)
 
 static uint32_t features(void *arg)
 {
-	return KVM_FEATURE_CLOCKSOURCE | KVM_FEATURE_NOP_IO_DELAY | KVM_FEATURE_CLOCKSOURCE2 |
-	       KVM_FEATURE_STEAL_TIME | KVM_FEATURE_PV_EOI | KVM_FEATURE_PV_UNHALT |
-	       KVM_FEATURE_PV_TLB_FLUSH | KVM_FEATURE_PV_SEND_IPI | KVM_FEATURE_POLL_CONTROL |
-	       KVM_FEATURE_PV_SCHED_YIELD | KVM_FEATURE_CLOCKSOURCE_STABLE;
+	const struct pv_cpu *p = arg;
+
+	return p->pv->features;
 }
 
 static uint64_t *field(struct vcpu *c, uint32_t msr)
@@ -345,7 +353,7 @@ static const struct vcpu_pv_ops pv_ops = {
 
 /* -- Coming and going ------------------------------------------------------------------------- */
 
-int pv_new(struct pv **out, struct vcpu_set *set, struct intc *ic, uint64_t tsc_khz,
+int pv_new(struct pv **out, struct vcpu_set *set, struct intc *ic, uint64_t tsc_khz, bool for_kvm,
 	   struct err *err)
 {
 	struct pv *pv = calloc(1, sizeof(*pv) + set->n * sizeof(pv->cpu[0]));
@@ -355,6 +363,7 @@ int pv_new(struct pv **out, struct vcpu_set *set, struct intc *ic, uint64_t tsc_
 	pv->set = set;
 	pv->ic = ic;
 	set_scale(pv, tsc_khz);
+	pv->features = BY_MEMORY | (for_kvm ? 0 : BY_HYPERCALL);
 	for (unsigned i = 0; i < set->n; i++) {
 		pv->cpu[i] = (struct pv_cpu){ .pv = pv, .c = set->v[i], .schedstat = -1 };
 		set->v[i]->pv_ops = &pv_ops;

@@ -15,8 +15,9 @@ struct pv;
 struct vcpu;
 struct vcpu_set;
 
-/* Give each vCPU of set the interface. ic sends its IPIs. Both are borrowed. Errors: -ENOMEM. */
-int pv_new(struct pv **out, struct vcpu_set *set, struct intc *ic, uint64_t tsc_khz,
+/* Give each vCPU of set the interface. ic sends its IPIs. Both are borrowed. for_kvm: only
+ * what works where KVM executes the guest, which serves hypercalls itself. Errors: -ENOMEM. */
+int pv_new(struct pv **out, struct vcpu_set *set, struct intc *ic, uint64_t tsc_khz, bool for_kvm,
 	   struct err *err);
 /* The vCPUs have none any more. NULL is fine. */
 void pv_free(struct pv *pv);

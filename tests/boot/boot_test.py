@@ -13,6 +13,9 @@ import sys
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from kvm_probe import need_hardware  # noqa: E402
+
 SLOW = int(os.environ.get("TEST_SLOW", 1))
 # Lines of dmesg that a kernel prints on bare metal or other virtual machines too.
 HARMLESS = [re.compile(x) for x in (HERE / "harmless.txt").read_text().splitlines()
@@ -99,6 +102,8 @@ def main():
         print("skipped: no test guests (guests/build makes them)")
         sys.exit(77)
     case = dict(cases())[name] | {"engine": sys.argv[4]}
+    if case["engine"] == "kvm":
+        need_hardware(cleave)
     status, out, stamps = run(cleave, guests, case)
     got = reports(out)
     want_status = 128 + 15 if case["test"] == "reboot" else 0

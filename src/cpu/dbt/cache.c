@@ -4,6 +4,7 @@
  * same place gets those jumps redirected. A vCPU that is inside one goes on to its end, as a CPU
  * goes on with what it has fetched. The memory comes back when all is flushed.
  */
+#include "cpu/dbt/dbt.h"
 #include "cpu/dbt/dbt_internal.h"
 
 #include "base/err.h"
@@ -95,6 +96,11 @@ static int cache_new(struct code_cache **out, struct vcpu *c, struct err *err)
 	return 0;
 }
 
+bool dbt_is_possible(void)
+{
+	return getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT && host_has(FEAT_BMI2);
+}
+
 int cache_join(struct dbt *d, struct err *err)
 {
 	struct vcpu *c = d->c;
@@ -104,7 +110,7 @@ int cache_join(struct dbt *d, struct err *err)
 		return err_say(err, ENOTSUP,
 			       "the translator finds no place for guest memory in this process; "
 			       "take --engine interp");
-	if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) || !host_has(FEAT_BMI2))
+	if (!dbt_is_possible())
 		return err_say(err, ENOTSUP,
 			       "the translator needs a CPU with BMI2 and a kernel that allows "
 			       "FSGSBASE; take --engine interp");

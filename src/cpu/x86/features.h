@@ -129,6 +129,7 @@ struct cpu_model {
 	uint32_t signature; /* CPUID.1:EAX: family, model, stepping */
 	uint64_t xcr0_mask; /* components XSETBV accepts */
 	uint64_t tsc_khz;   /* the guest's TSC, told in CPUID leaves 0x15 and 0x16 */
+	uint64_t arch_caps; /* IA32_ARCH_CAPABILITIES */
 	unsigned n_vcpus;
 	uint8_t phys_bits;
 };
@@ -146,6 +147,9 @@ static inline bool cpu_has(const struct cpu_model *m, enum cpu_feature f)
  */
 int cpu_model_parse(struct cpu_model *m, const char *text, unsigned n_vcpus, uint64_t tsc_khz,
 		    struct err *err);
+
+/* Take f from the model, and what needs it. */
+void cpu_model_remove(struct cpu_model *m, enum cpu_feature f);
 
 /* Does the host's CPU report the feature? */
 bool host_has(enum cpu_feature f);

@@ -243,11 +243,21 @@ static uint64_t state_needed(enum cpu_feature f)
 	return depends_on(f, FEAT_AVX) ? XCR0_X87 | XCR0_SSE | XCR0_AVX : 0;
 }
 
-static void remove_feature(struct cpu_model *m, enum cpu_feature f)
+static uint64_t xcr0_of(const struct cpu_model *m)
+{
+	if (!cpu_has(m, FEAT_XSAVE))
+		return 0;
+	if (cpu_has(m, FEAT_AVX512F))
+		return XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_AVX512;
+	return cpu_has(m, FEAT_AVX) ? XCR0_X87 | XCR0_SSE | XCR0_AVX : XCR0_X87 | XCR0_SSE;
+}
+
+void cpu_model_remove(struct cpu_model *m, enum cpu_feature f)
 {
 	for (unsigned i = 1; i < N_CPU_FEATURES; i++)
 		if (depends_on((enum cpu_feature)i, f))
 			m->has[i] = false;
+	m->xcr0_mask = xcr0_of(m);
 }
 
 static int can_have(enum cpu_feature f, struct err *err)
@@ -300,7 +310,7 @@ static void base_host(struct cpu_model *m)
 	/* Something may lack here what something else needs. */
 	for (unsigned i = 1; i < N_CPU_FEATURES; i++)
 		if (!m->has[i])
-			remove_feature(m, (enum cpu_feature)i);
+			cpu_model_remove(m, (enum cpu_feature)i);
 	__cpuid(1, m->signature, b, c, d);
 	host_brand(m->brand);
 }
@@ -358,19 +368,10 @@ static int apply_change(struct cpu_model *m, const char *word, size_t len, struc
 			continue;
 		if (*word == '+')
 			return add_feature(m, (enum cpu_feature)i, err);
-		remove_feature(m, (enum cpu_feature)i);
+		cpu_model_remove(m, (enum cpu_feature)i);
 		return 0;
 	}
 	return err_say(err, EINVAL, "CPU feature %.*s is unknown", (int)len - 1, word + 1);
-}
-
-static uint64_t xcr0_of(const struct cpu_model *m)
-{
-	if (!cpu_has(m, FEAT_XSAVE))
-		return 0;
-	if (cpu_has(m, FEAT_AVX512F))
-		return XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_AVX512;
-	return cpu_has(m, FEAT_AVX) ? XCR0_X87 | XCR0_SSE | XCR0_AVX : XCR0_X87 | XCR0_SSE;
 }
 
 static uint8_t phys_bits_of(void)
@@ -381,6 +382,37 @@ static uint8_t phys_bits_of(void)
 		return 36;
 	/* More would be of no use; an engine that shows the host's page tables has no more. */
 	return (uint8_t)MIN(a & 0xff, 46u);
+}
+
+static uint64_t arch_caps_of_software(void)
+{
+	/* Of each of these it holds that the guest's remedy would be of no use here: instructions
+	 * are checked one by one in software, so none reads past a fault (RDCL, L1TF, MDS, TAA,
+	 * MMIO data, GDS, RFDS), and none runs at a target that the guest's own branches taught
+	 * the host (IBRS_ALL, BHI, PBRSB). What leaks from the host's processor to the host's
+	 * ring 3 is for the host to stop.
+	 */
+	enum {
+		RDCL_NO = 1 << 0,
+		IBRS_ALL = 1 << 1,
+		SKIP_L1DFL_VMENTRY = 1 << 3,
+		SSB_NO = 1 << 4,
+		MDS_NO = 1 << 5,
+		IF_PSCHANGE_MC_NO = 1 << 6,
+		TAA_NO = 1 << 8,
+		SBDR_SSDP_NO = 1 << 13,
+		FBSDP_NO = 1 << 14,
+		PSDP_NO = 1 << 15,
+		BHI_NO = 1 << 20,
+		PBRSB_NO = 1 << 24,
+		GDS_NO = 1 << 26,
+		RFDS_NO = 1 << 27,
+	};
+	const uint64_t its_no = BIT(62);
+
+	return RDCL_NO | IBRS_ALL | SKIP_L1DFL_VMENTRY | SSB_NO | MDS_NO | IF_PSCHANGE_MC_NO |
+	       TAA_NO | SBDR_SSDP_NO | FBSDP_NO | PSDP_NO | BHI_NO | PBRSB_NO | GDS_NO | RFDS_NO |
+	       its_no;
 }
 
 int cpu_model_parse(struct cpu_model *m, const char *text, unsigned n_vcpus, uint64_t tsc_khz,
@@ -402,5 +434,6 @@ int cpu_model_parse(struct cpu_model *m, const char *text, unsigned n_vcpus, uin
 	memcpy(m->vendor, host_is_amd() ? "AuthenticAMD" : "GenuineIntel", 13);
 	m->xcr0_mask = xcr0_of(m);
 	m->phys_bits = phys_bits_of();
+	m->arch_caps = arch_caps_of_software();
 	return 0;
 }

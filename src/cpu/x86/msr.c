@@ -315,33 +315,7 @@ static bool read_platform_info(struct vcpu *c, uint32_t msr, uint64_t *val)
 
 static bool read_arch_caps(struct vcpu *c, uint32_t msr, uint64_t *val)
 {
-	/* Of each of these it holds that the guest's remedy would be of no use here: instructions
-	 * are checked one by one in software, so none reads past a fault (RDCL, L1TF, MDS, TAA,
-	 * MMIO data, GDS, RFDS), and none runs at a target that the guest's own branches taught
-	 * the host (IBRS_ALL, BHI, PBRSB). What leaks from the host's processor to the host's
-	 * ring 3 is for the host to stop.
-	 */
-	enum {
-		RDCL_NO = 1 << 0,
-		IBRS_ALL = 1 << 1,
-		SKIP_L1DFL_VMENTRY = 1 << 3,
-		SSB_NO = 1 << 4,
-		MDS_NO = 1 << 5,
-		IF_PSCHANGE_MC_NO = 1 << 6,
-		TAA_NO = 1 << 8,
-		SBDR_SSDP_NO = 1 << 13,
-		FBSDP_NO = 1 << 14,
-		PSDP_NO = 1 << 15,
-		BHI_NO = 1 << 20,
-		PBRSB_NO = 1 << 24,
-		GDS_NO = 1 << 26,
-		RFDS_NO = 1 << 27,
-	};
-	const uint64_t its_no = BIT(62);
-
-	*val = RDCL_NO | IBRS_ALL | SKIP_L1DFL_VMENTRY | SSB_NO | MDS_NO | IF_PSCHANGE_MC_NO |
-	       TAA_NO | SBDR_SSDP_NO | FBSDP_NO | PSDP_NO | BHI_NO | PBRSB_NO | GDS_NO | RFDS_NO |
-	       its_no;
+	*val = c->model->arch_caps;
 	return true;
 }
 

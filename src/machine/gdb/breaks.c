@@ -3,6 +3,7 @@
  */
 #include "machine/gdb/gdb_internal.h"
 
+#include "cpu/engine.h"
 #include "cpu/x86/paging.h"
 #include "cpu/x86/vmem.h"
 #include "machine/machine_internal.h"
@@ -142,6 +143,10 @@ static bool change_hard(struct session *s, unsigned kind, gva_t gva, unsigned le
 
 bool breaks_set(struct session *s, unsigned kind, gva_t gva, unsigned len)
 {
+	const struct engine *e = s->m->set.v[0]->engine;
+
+	if (!e->honours_debug)
+		return false;
 	return kind == KIND_SOFT ? set_soft(s, gva) : change_hard(s, kind, gva, len, true);
 }
 

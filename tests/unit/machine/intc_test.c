@@ -240,6 +240,22 @@ TEST(the_counting_timer_interrupts)
 	rig_down(&r);
 }
 
+TEST(a_count_that_is_over_before_the_write_returns_interrupts)
+{
+	struct rig r;
+
+	rig_up(&r);
+	apic_write(&r, 0, 0x3e0, 0xb);
+	apic_write(&r, 0, 0x320, 0x92);
+	for (unsigned i = 0; i < 100; i++) {
+		apic_write(&r, 0, 0x380, 1); /* 40 ns */
+		wait_pending(&r);
+		CHECK_EQ(ack(&r, 0), 0x92);
+		apic_write(&r, 0, 0xb0, 0);
+	}
+	rig_down(&r);
+}
+
 TEST(the_deadline_timer_interrupts_and_shows_zero)
 {
 	uint64_t val, ten_ms = host_tsc_khz() * 10;
@@ -283,4 +299,5 @@ TESTS(T(the_8259s_interrupt_the_boot_processor_after_reset), T(the_pit_is_on_pin
       T(a_level_comes_again_after_its_eoi), T(messages_reach_the_vcpu_they_name),
       T(init_and_start_up_kick_the_target), T(shorthands_include_and_leave_out_the_sender),
       T(cr8_holds_interrupts_back), T(the_counting_timer_interrupts),
+      T(a_count_that_is_over_before_the_write_returns_interrupts),
       T(the_deadline_timer_interrupts_and_shows_zero), T(the_apic_page_follows_its_base_register))

@@ -1,0 +1,28 @@
+/* Does this host's KVM run stock guests at hardware speed? Found out by trying, since a /dev/kvm
+ * that emulates looks like any other. */
+#ifndef CPU_KVM_PROBE_H
+#define CPU_KVM_PROBE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Slower than this is no hardware: native is below 1 ns, KVM inside an emulated machine was
+ * measured at 7 to 10, a KVM that emulates at 1,100 to 1,400. */
+#define KVM_PROBE_MAX_NS 100.0
+
+/* What was found. */
+struct kvm_probe {
+	char refused[160];	/* why no vCPU could be made; empty: one could */
+	double ns_per_turn;	/* a turn of a loop in 64-bit mode at CPL 0; 0: not measured */
+	const char *failed_at;	/* what the function test failed at; NULL: all passed */
+	const char *failed_how; /* and how */
+	double took_ms;
+};
+
+/* Try, for at most about 100 ms. The signal of host/kick.h must not be blocked. */
+void kvm_probe(struct kvm_probe *p);
+
+/* Is it fit for engine auto? why gets one sentence with the figures, cut to len. */
+bool kvm_probe_accepts(const struct kvm_probe *p, char *why, size_t len);
+
+#endif

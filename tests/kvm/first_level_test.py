@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Engine kvm where KVM is hardware, in a first-level guest (first_level.py).
+
+usage: first_level_test.py CLEAVE BUILD GUESTS stock|flat|unit
+stock: doctor finds the hardware, and stock kernels boot on --engine auto with 1 and 2 CPUs, pass the
+checks of the boot tests and power off. flat: the flat test kernels. unit: the engine's unit test.
+TEST_SLOW in the environment multiplies the time limit.
+"""
+import json
+import os
+import pathlib
+import re
+import sys
+
+import first_level
+
+SLOW = int(os.environ.get("TEST_SLOW", 1))
+# Kernels that do not pass there, and why.
+LEFT_OUT = {
+    line.split()[0]: " ".join(line.split()[1:])
+    for line in (first_level.HERE / "first_level_skips.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+}
+
+
+def fail(why, out):
+    sys.stdout.write(out[-8000:])
+    print(f"\nFAILED: {why}")
+    sys.exit(1)
+
+
+def run(what, parts, kernels, timeout):
+    cleave, build, guests = map(pathlib.Path, sys.argv[1:4])
+    if not sys.argv[3]:
+        first_level.skip("no test guests (guests/build makes them)")
+    done, out = first_level.run(cleave, guests, build, parts, kernels, timeout * SLOW)
+    for part in parts:
+        if part not in done:
+            fail(f"{what}: {part} did not end", out)
+    return done
+
+
+def check_doctor(status, out):
+    if status != 0:
+        fail(f"doctor's status is {status}", out)
+    said = json.loads(re.search(r"^\{.*\}$", out, re.M)[0])
+    print("probe:", said["kvm_probe"])
+    if said["engine_auto"] != "kvm" or not said["kvm_probe"]["fit"]:
+        fail("auto does not take kvm where KVM is hardware", out)
+
+
+def check_boot(cpus, status, out):
+    reports = dict(re.findall(r"^report (\w+): (.*)$", out, re.M))
+    if status != 0:
+        fail(f"{cpus} CPUs: status {status}", out)
+    if not re.search(r"^cpu 0: kvm: ", out, re.M):
+        fail(f"{cpus} CPUs: auto did not take kvm", out)
+    if reports.get("cpus") != str(cpus):
+        fail(f"{reports.get('cpus')} CPUs, wanted {cpus}", out)
+    if reports.get("work") != f"1 of {3 * cpus}":
+        fail(f"{cpus} CPUs: work: {reports.get('work')}", out)
+    for line in re.findall(r"^report dmesg .*(?:BUG|WARNING|Oops|Call Trace|lockup|stall).*$", out, re.M):
+        fail(f"{cpus} CPUs: the kernel complains: {line}", out)
+
+
+def stock():
+    done = run("stock", ["doctor", "boot-1", "boot-2"], [], 300)
+    check_doctor(*done["doctor"])
+    for cpus in 1, 2:
+        check_boot(cpus, *done[f"boot-{cpus}"])
+
+
+def unit():
+    status, out = run("unit", ["unit"], [], 150)["unit"]
+    if status != 0 or "SKIPPED" in out or "PASSED" not in out:
+        fail(f"the unit test's status is {status}", out)
+
+
+def flat():
+    table = first_level.HERE.parent / "isa/tests.txt"
+    names = dict.fromkeys(line.split()[0] for line in table.read_text().splitlines()
+                          if line and not line.startswith("#"))
+    kernels = [n for n in names if n not in LEFT_OUT]
+    parts = [f"flat-{k}-1" for k in kernels if k != "smp"] + ["flat-apic-4", "flat-smp-4"]
+    parts = [p for p in parts if p.split("-")[1] in kernels]
+    for name, why in LEFT_OUT.items():
+        print(f"left out: {name}: {why}")
+    bad = [(p, s) for p, s in run("flat", parts, kernels, 300).items() if s[0] != 1]
+    for part, (status, out) in bad:
+        print(f"{part}: status {status}\n{out}")
+    if bad:
+        sys.exit(1)
+    print("passed:", ", ".join(parts))
+
+
+{"stock": stock, "flat": flat, "unit": unit}[sys.argv[4]]()
