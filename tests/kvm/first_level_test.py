@@ -67,7 +67,9 @@ def check_boot(cpus, status, out):
         fail(f"{reports.get('cpus')} CPUs, wanted {cpus}", out)
     if reports.get("work") != f"1 of {3 * cpus}":
         fail(f"{cpus} CPUs: work: {reports.get('work')}", out)
-    for line in re.findall(r"^report dmesg .*(?:BUG|WARNING|Oops|Call Trace|lockup|stall).*$", out, re.M):
+    # What a processor without its maker's remedies is warned of names the page hw-vuln.
+    for line in re.findall(r"^report dmesg (?!.*hw-vuln).*(?:BUG|WARNING|Oops|Call Trace|lockup|stall).*$",
+                           out, re.M):
         fail(f"{cpus} CPUs: the kernel complains: {line}", out)
 
 
