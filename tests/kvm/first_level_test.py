@@ -15,12 +15,20 @@ import sys
 import first_level
 
 SLOW = int(os.environ.get("TEST_SLOW", 1))
-# Kernels that do not pass there, and why.
-LEFT_OUT = {
-    line.split()[0]: " ".join(line.split()[1:])
-    for line in (first_level.HERE / "first_level_skips.txt").read_text().splitlines()
-    if line and not line.startswith("#")
-}
+
+
+def known():
+    """{kernel: {lines of checks that fail there for a reason that is known}}; None: it is left out."""
+    found = {}
+    for line in (first_level.HERE / "first_level_known.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, lines, why = line.split(None, 2)
+            print(f"known: {name}, {'left out' if lines == '-' else 'lines ' + lines}: {why}")
+            if lines == "-":
+                found[name] = None
+            else:
+                found.setdefault(name, set()).update(map(int, lines.split(",")))
+    return found
 
 
 def fail(why, out):
@@ -59,7 +67,9 @@ def check_boot(cpus, status, out):
         fail(f"{reports.get('cpus')} CPUs, wanted {cpus}", out)
     if reports.get("work") != f"1 of {3 * cpus}":
         fail(f"{cpus} CPUs: work: {reports.get('work')}", out)
-    for line in re.findall(r"^report dmesg .*(?:BUG|WARNING|Oops|Call Trace|lockup|stall).*$", out, re.M):
+    # What a processor without its maker's remedies is warned of names the page hw-vuln.
+    for line in re.findall(r"^report dmesg (?!.*hw-vuln).*(?:BUG|WARNING|Oops|Call Trace|lockup|stall).*$",
+                           out, re.M):
         fail(f"{cpus} CPUs: the kernel complains: {line}", out)
 
 
@@ -76,18 +86,25 @@ def unit():
         fail(f"the unit test's status is {status}", out)
 
 
+def check_flat(part, allowed, status, out):
+    """What is wrong with it, or None."""
+    failed = {int(n) for n in re.findall(r"^line (\d+):", out, re.M)}
+    ended = status == 1 and "pass" in out or status == 3 and failed
+    if ended and failed <= allowed and "unexpected" not in out:
+        return None
+    return f"{part}: status {status}, lines {sorted(failed - allowed)}\n{out}"
+
+
 def flat():
     table = first_level.HERE.parent / "isa/tests.txt"
     names = dict.fromkeys(line.split()[0] for line in table.read_text().splitlines()
                           if line and not line.startswith("#"))
-    kernels = [n for n in names if n not in LEFT_OUT]
+    allowed = known()
+    kernels = [n for n in names if allowed.get(n, set()) is not None]
     parts = [f"flat-{k}-1" for k in kernels if k != "smp"] + ["flat-apic-4", "flat-smp-4"]
-    parts = [p for p in parts if p.split("-")[1] in kernels]
-    for name, why in LEFT_OUT.items():
-        print(f"left out: {name}: {why}")
-    bad = [(p, s) for p, s in run("flat", parts, kernels, 300).items() if s[0] != 1]
-    for part, (status, out) in bad:
-        print(f"{part}: status {status}\n{out}")
+    done = run("flat", parts, kernels, 300)
+    bad = [why for p in parts if (why := check_flat(p, allowed.get(p.split("-")[1], set()), *done[p]))]
+    print("\n".join(bad))
     if bad:
         sys.exit(1)
     print("passed:", ", ".join(parts))

@@ -47,7 +47,7 @@ struct kvm_cpu {
 	pthread_t thread;    /* whose; valid while inside */
 
 	struct {
-		uint64_t runs, ports, mmios, msrs, windows, halts, kicks, pulls, pushes, full_rings;
+		uint64_t runs, ports, mmios, msrs, windows, kicks, pulls, pushes, full_rings;
 	} stats;
 };
 

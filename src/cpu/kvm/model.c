@@ -107,12 +107,13 @@ static void limit(struct cpu_model *m, const struct supported *s, char *left_out
 
 int kvm_limit_model(struct cpu_model *m, char *left_out, size_t len, struct err *err)
 {
-	AUTO_FREE struct supported *s = calloc(1, sizeof(*s));
+	AUTO_FREE struct supported *s = NULL;
 	AUTO_FD int kvm = kvm_open(err);
 
 	*left_out = 0;
 	if (kvm < 0)
 		return kvm;
+	s = calloc(1, sizeof(*s));
 	if (!s)
 		return err_set(err, ENOMEM, "KVM's CPU features");
 	s->head.nent = MAX_SUPPORTED;

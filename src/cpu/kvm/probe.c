@@ -122,7 +122,7 @@ static int64_t now_ns(void)
 
 static uint64_t where(const uint8_t *label)
 {
-	return CODE + (uint64_t)(label - probe_code);
+	return CODE + ((uintptr_t)label - (uintptr_t)probe_code);
 }
 
 /* -- The guest ------------------------------------------------------------------------------ */
@@ -142,7 +142,7 @@ static void write_memory(uint8_t *ram)
 	store64(ram + TSS + 4, STACK);
 	/* An interrupt gate that CPL 3 may use. */
 	store64(ram + IDT + 0x80 * 16, handler | (uint64_t)CODE64 << 16 | 0xeeull << 40);
-	memcpy(ram + CODE, probe_code, (size_t)(probe_end - probe_code));
+	memcpy(ram + CODE, probe_code, where(probe_end) - CODE);
 }
 
 static struct kvm_segment segment(uint16_t sel, uint8_t type, bool code)

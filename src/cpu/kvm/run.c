@@ -10,18 +10,22 @@
  * port, MMIO or MSR access is about is in struct kvm_run. Only INIT, a failure and pull() look.
  *
  * Kicks, without a race and without a signal mask: who kicks sets vcpu.kick first, then
- * immediate_exit, and sends the signal of host/kick.h if the thread is inside. The thread says that
- * it is inside, clears immediate_exit, and only then looks at vcpu.kick. Whatever the order, either
- * it sees the bit, or KVM sees immediate_exit, or the signal comes while KVM runs.
+ * immediate_exit, and sends the signal of host/kick.h if the thread is inside KVM_RUN by then. The
+ * thread clears immediate_exit and only then looks at vcpu.kick; later it says that it is inside,
+ * and enters. Whatever the order, either it sees the bit, or KVM sees immediate_exit, or the signal
+ * comes while KVM runs.
  *
  * What a filter of the vCPU's thread has to allow for this engine. System calls: ioctl on the
  * descriptors of the VM and the vCPU, tgkill and rt_sigreturn (kicks, from any thread of the
  * process), futex. ioctls of the vCPU: KVM_RUN, KVM_INTERRUPT, KVM_NMI, KVM_GET_ and KVM_SET_ REGS,
  * SREGS, SREGS2, XSAVE, XCRS, MSRS, DEBUGREGS, VCPU_EVENTS, DEVICE_ATTR. Of the VM:
- * KVM_RESET_DIRTY_RINGS; KVM_SET_USER_MEMORY_REGION, KVM_GET_DIRTY_LOG and KVM_CLEAR_DIRTY_LOG by
- * who starts, stops and reads the dirty log, and the first of them by inval(). Before the filter:
- * open of /dev/kvm, KVM_CREATE_VM, KVM_CREATE_VCPU, mmap of the vCPU, rt_sigaction. Signals:
- * that of host/kick.h must not be blocked.
+ * KVM_RESET_DIRTY_RINGS; KVM_SET_USER_MEMORY_REGION and KVM_GET_DIRTY_LOG by who starts, stops and
+ * reads the dirty log, and the first of them by inval(). Before the filter: all that init() does
+ * (open of /dev/kvm, KVM_CREATE_VM, KVM_CREATE_VCPU, mmap of the vCPU, rt_sigaction ...) and the
+ * probe (timer_create, too). Signals: that of host/kick.h must not be blocked.
+ *
+ * All vCPUs of a machine are on this engine or none: the guest's stores are not told to the
+ * physical map, so a vCPU that comes from here to another engine has to forget all decoded code.
  */
 #include "cpu/kvm/kvm_internal.h"
 
@@ -84,10 +88,8 @@ static uint64_t mmio_read(struct vcpu *c, gpa_t gpa, unsigned size)
 
 static void mmio_write(struct vcpu *c, gpa_t gpa, unsigned size, uint64_t val)
 {
-	bool rom;
-
 	/* A store to ROM comes here too, and is dropped. */
-	if (physmap_host(c->pm, gpa, size, &rom))
+	if (physmap_host(c->pm, gpa, size, NULL))
 		return;
 	if (c->apic_ops && c->apic_ops->owns_gpa(c->apic, gpa))
 		c->apic_ops->write(c->apic, gpa & (PAGE_SIZE - 1), size, val);
@@ -201,7 +203,9 @@ static enum outcome enter(struct kvm_cpu *k)
 	if (c->apic_ops)
 		r->cr8 = c->apic_ops->get_cr8(c->apic);
 	k->stats.runs++;
+	atomic_store(&k->inside, true);
 	ret = ioctl(k->fd, KVM_RUN, 0);
+	atomic_store_explicit(&k->inside, false, memory_order_release);
 	if (ret < 0 && errno != EINTR && errno != EAGAIN) {
 		report_errno(k, "run the vCPU", errno);
 		return BROKEN;
@@ -403,12 +407,10 @@ static enum run_exit kvm_run(struct vcpu *c)
 	if (!k->must_push)
 		c->cpl = 0; /* see state_push() */
 	k->thread = pthread_self();
-	atomic_store(&k->inside, true);
 	why = run_loop(k);
 	/* Between two runs, registers may be replaced: nothing may be left to be done to them. */
 	if (why == RUN_KICKED && !run_settle(k))
 		why = k->broken ? RUN_BROKEN : RUN_SHUTDOWN;
-	atomic_store(&k->inside, false);
 	return why;
 }
 

@@ -293,11 +293,19 @@ static int check_caps(struct kvm_vm *vm, struct err *err)
 	(KVM_X86_QUIRK_OUT_7E_INC_RIP | KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT |                       \
 	 KVM_X86_QUIRK_FIX_HYPERCALL_INSN | KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS)
 
+/* Where Intel's processors that cannot run real mode themselves get four pages of KVM's, in the
+ * hole below 4 GiB between the APICs and firmware. KVM API 4.40, 4.41. */
+#define IDENTITY_MAP 0xfeffc000ull
+#define KVM_TSS	     (IDENTITY_MAP + PAGE_SIZE)
+
 static int set_caps(struct kvm_vm *vm)
 {
 	int quirks = has_cap(vm, KVM_CAP_DISABLE_QUIRKS2);
+	uint64_t identity_map = IDENTITY_MAP;
 	uint64_t ring_bytes = DIRTY_RING_ENTRIES * sizeof(struct kvm_dirty_gfn);
 
+	kvm_ioctl(vm->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map);
+	ioctl(vm->fd, KVM_SET_TSS_ADDR, (unsigned long)KVM_TSS);
 	if (quirks > 0)
 		enable_cap(vm, KVM_CAP_DISABLE_QUIRKS2, (uint64_t)quirks & UNWANTED_QUIRKS);
 	/* Linux 6.1 has the second name; on x86 both promise the same order of memory accesses. The

@@ -435,6 +435,7 @@ static const struct msr_row rows[] = {
 	{ 0xc0000103, 0xc0000103, FEAT_RDTSCP, read_field, write_field },
 	{ 0xc0010010, 0xc0010010, FEAT_NONE, read_amd, ignore_write }, /* SYSCFG */
 	{ 0xc0010015, 0xc0010015, FEAT_NONE, read_amd, ignore_write }, /* HWCR */
+	{ 0xc001001f, 0xc001001f, FEAT_NONE, read_amd, ignore_write }, /* NB_CFG */
 	{ 0xc0011029, 0xc0011029, FEAT_NONE, read_amd, ignore_write }, /* DE_CFG */
 };
 
