@@ -268,7 +268,7 @@ int machine_new(struct machine **out, const struct machine_config *cfg, struct e
 	if (!m)
 		return err_set(err, ENOMEM, "machine");
 	m->cfg = *cfg;
-	m->pm.ram_fd = -1;
+	m->pm.ram_fd = m->vsock_folder = -1;
 	vclock_init(&m->clock);
 	pthread_mutex_init(&m->lock, NULL);
 	pthread_cond_init(&m->asked, NULL);
@@ -326,6 +326,9 @@ static void print_stats(const struct machine *m)
 		}
 	}
 	pc_print_virtio(m);
+	if (m->sandbox.on)
+		fprintf(stderr, "sandbox: %u threads, Landlock ABI %d, %u calls refused\n",
+			m->sandbox.n_threads, m->sandbox.landlock_abi, sandbox_n_refused());
 	fprintf(stderr, "guest time %.3f s\n", (double)vclock_now(&m->clock) / 1e9);
 }
 
