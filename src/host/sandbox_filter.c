@@ -92,6 +92,7 @@ static const struct row rows[] = {
 	{ SCMP_SYS(shutdown), K(DISK_NET) | K(VSOCK) | K(MAIN) },
 	{ SCMP_SYS(accept4), K(CONTROL) | K(VSOCK) },
 	{ SCMP_SYS(getsockopt), K(CONTROL) },
+	{ SCMP_SYS(geteuid), K(CONTROL) },
 
 	/* The guest asks vsock for Unix sockets. */
 	{ SCMP_SYS(epoll_wait), K(VSOCK) },

@@ -16,6 +16,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <linux/seccomp.h>
+#include <malloc.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -49,6 +50,13 @@ static _Thread_local const enum sandbox_kind *my_kind;
 void sandbox_thread_is(const enum sandbox_kind *kind)
 {
 	my_kind = kind;
+}
+
+/* malloc looks into /sys for how many arenas it may have when a thread first wants one, and later
+ * into /proc before it shrinks one. With a single arena it opens nothing. */
+void sandbox_prepare(void)
+{
+	mallopt(M_ARENA_MAX, 1);
 }
 
 struct entry {

@@ -30,6 +30,9 @@ enum sandbox_kind {
  */
 void sandbox_thread_is(const enum sandbox_kind *kind);
 
+/* Before the process starts its first thread. */
+void sandbox_prepare(void);
+
 #define SANDBOX_MAX_FOLDERS 2
 #define SANDBOX_MAX_HELPERS 8
 

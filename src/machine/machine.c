@@ -269,6 +269,8 @@ int machine_new(struct machine **out, const struct machine_config *cfg, struct e
 		return err_set(err, ENOMEM, "machine");
 	m->cfg = *cfg;
 	m->pm.ram_fd = m->vsock_folder = -1;
+	if (cfg->sandbox)
+		sandbox_prepare();
 	vclock_init(&m->clock);
 	pthread_mutex_init(&m->lock, NULL);
 	pthread_cond_init(&m->asked, NULL);
