@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "cli/disk_option.h"
 #include "cli/net_option.h"
+#include "host/sandbox_threads.h"
 #include "host/terminal.h"
 #include "cpu/x86/features.h"
 #include "machine/control.h"
@@ -290,6 +291,18 @@ static int set_net(struct options *o, const char *val, struct err *err)
 	return ret;
 }
 
+static int set_sandbox(struct options *o, const char *val, struct err *err)
+{
+	o->cfg.sandbox = strcmp(val, "on") == 0;
+	if (!o->cfg.sandbox && strcmp(val, "off") != 0)
+		return err_say(err, EINVAL, "'%s' is not on or off, as in --sandbox off", val);
+#ifdef INSTRUMENTED
+	/* What watches the program needs files, threads and other calls of its own. */
+	o->cfg.sandbox = false;
+#endif
+	return 0;
+}
+
 static int set_debug_exit(struct options *o, const char *val, struct err *err)
 {
 	o->cfg.debug_exit = true;
@@ -372,6 +385,7 @@ static const struct {
 	{ "--on-io-error", true, set_on_io_error },
 	{ "--name", true, set_name },
 	{ "--net", true, set_net },
+	{ "--sandbox", true, set_sandbox },
 	{ "--debug-exit", false, set_debug_exit },
 	{ "--no-reboot", false, set_no_reboot },
 	{ "--stats", false, set_stats },
@@ -443,8 +457,10 @@ struct signals {
 
 static void *signal_thread(void *arg)
 {
+	static const enum sandbox_kind kind = SANDBOX_SIGNALS;
 	struct signals *s = arg;
 
+	sandbox_thread_is(&kind);
 	for (;;) {
 		int sig;
 
@@ -532,6 +548,8 @@ static int run(const struct machine_config *cfg, struct err *err)
 	ret = open_control(&control, m, cfg->name, err);
 	if (ret == 0)
 		ret = signals_begin(&signals, m, err);
+	if (ret == 0)
+		ret = machine_shut_in(m, control, err);
 	if (ret == 0) {
 		enum machine_end why = machine_run(m, &code);
 
@@ -561,6 +579,9 @@ int cmd_run(int argc, char **argv)
 		},
 	};
 	o.cfg.nic = o.nic;
+#ifndef INSTRUMENTED
+	o.cfg.sandbox = true;
+#endif
 
 	struct err err;
 	int ret = initrd && text ? parse(&o, argc, argv, &err) : err_set(&err, ENOMEM, "start");

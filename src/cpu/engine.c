@@ -15,10 +15,15 @@ const struct engine *engine_find(const char *name)
 	return NULL;
 }
 
+int engine_prepare(struct vcpu *c, const struct engine *e, struct err *err)
+{
+	return c->engine_state[e->slot] ? 0 : e->init(c, err);
+}
+
 int engine_take(struct vcpu *c, const struct engine *e, struct err *err)
 {
 	const struct engine *from = c->engine;
-	int ret = c->engine_state[e->slot] ? 0 : e->init(c, err);
+	int ret = engine_prepare(c, e, err);
 
 	if (ret < 0 || from == e)
 		return ret;

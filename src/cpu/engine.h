@@ -60,6 +60,9 @@ const struct engine *engine_find(const char *name);
  * they get it back. Errors are those of init(): c is as it was.
  */
 int engine_take(struct vcpu *c, const struct engine *e, struct err *err);
+/* Let e get ready for c, so that engine_take() needs nothing of the host any more. Errors:
+ * init()'s. */
+int engine_prepare(struct vcpu *c, const struct engine *e, struct err *err);
 /* inval() for every engine that holds c or did. */
 void engine_inval(struct vcpu *c, gpa_t gpa, uint64_t len);
 /* fini() for every engine that holds c or did. */

@@ -120,8 +120,6 @@ struct vcpu_pv_ops {
 	void (*tsc_moved)(void *pv);
 	/* INIT arrived, or a reset. */
 	void (*reset)(void *pv);
-	/* The thread that is to run the vCPU begins: what it waits for is stolen time. */
-	void (*begin)(void *pv);
 	/* Guest code is about to run on this thread; it does not any more. */
 	void (*enter)(void *pv);
 	void (*leave)(void *pv);

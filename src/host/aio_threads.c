@@ -2,6 +2,7 @@
 
 #include "base/bits.h"
 #include "base/err.h"
+#include "host/sandbox_threads.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -64,8 +65,10 @@ static int64_t perform(const struct aio_req *r)
 
 static void *worker(void *arg)
 {
+	static const enum sandbox_kind kind = SANDBOX_DISK_WORKER;
 	struct aio_threads *t = arg;
 
+	sandbox_thread_is(&kind);
 	pthread_mutex_lock(&t->lock);
 	for (;;) {
 		while (!t->todo.head && !t->stop)

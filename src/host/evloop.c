@@ -18,6 +18,7 @@
 
 struct evloop {
 	pthread_t thread;
+	enum sandbox_kind kind;
 	pthread_mutex_t lock; /* guards all below */
 	pthread_cond_t fn_done;
 	struct ev_watch *watch[MAX_WATCHES]; /* borrowed */
@@ -61,6 +62,7 @@ static void *loop_thread(void *arg)
 {
 	struct evloop *l = arg;
 
+	sandbox_thread_is(&l->kind);
 	pthread_mutex_lock(&l->lock);
 	while (!l->stop) {
 		struct pollfd fds[MAX_WATCHES + 1];
@@ -96,6 +98,7 @@ int evloop_new(struct evloop **out, struct err *err)
 
 	if (!l)
 		return err_set(err, ENOMEM, "event loop");
+	l->kind = SANDBOX_LOOP;
 	l->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (l->wake_fd < 0) {
 		int ret = err_set(err, errno, "event loop");
@@ -143,6 +146,11 @@ void evloop_free(struct evloop *l)
 	pthread_cond_destroy(&l->fn_done);
 	pthread_mutex_destroy(&l->lock);
 	free(l);
+}
+
+void evloop_set_kind(struct evloop *l, enum sandbox_kind kind)
+{
+	l->kind = kind;
 }
 
 int evloop_add(struct evloop *l, struct ev_watch *w, short events, struct err *err)

@@ -2,6 +2,8 @@
 #ifndef HOST_EVLOOP_H
 #define HOST_EVLOOP_H
 
+#include "host/sandbox_threads.h"
+
 struct err;
 struct evloop;
 
@@ -23,6 +25,10 @@ void evloop_free(struct evloop *l);
  * any order. Not from a fn.
  */
 void evloop_stop(struct evloop *l);
+
+/* What the thread does, which the sandbox goes by: SANDBOX_LOOP unless said, before it is entered.
+ */
+void evloop_set_kind(struct evloop *l, enum sandbox_kind kind);
 
 /* Begin to watch w for events. At most 64 watches: -ENOSPC. Any thread. */
 int evloop_add(struct evloop *l, struct ev_watch *w, short events, struct err *err);

@@ -3,6 +3,7 @@
 #include "base/bits.h"
 #include "base/err.h"
 #include "base/own.h"
+#include "host/sandbox_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,9 +19,23 @@
 struct landlock_rules {
 	uint64_t handled_access_fs, handled_access_net, scoped;
 };
-#define LANDLOCK_VERSION_FLAG 1
+struct landlock_folder {
+	uint64_t allowed_access;
+	int32_t parent_fd;
+} __attribute__((packed));
+#define LANDLOCK_VERSION_FLAG	1
+#define LANDLOCK_FS_REMOVE_FILE BIT(5)
+#define LANDLOCK_FS_REFER	BIT(13)
+#define LANDLOCK_FS_TRUNCATE	BIT(14)
+#define LANDLOCK_FS_IOCTL_DEV	BIT(15)
+#define LANDLOCK_NET_TCP	3 /* bind, connect */
+#define LANDLOCK_PATH_BENEATH	1
+/* Not of signals: before Linux 6.15 that takes a thread's right to signal its siblings; the
+ * filters see to signals. */
+#define LANDLOCK_SCOPE_ABSTRACT BIT(0)
 #ifndef __NR_landlock_create_ruleset
 #define __NR_landlock_create_ruleset 444
+#define __NR_landlock_add_rule	     445
 #define __NR_landlock_restrict_self  446
 #endif
 
@@ -75,7 +90,7 @@ int sandbox_close_files(unsigned first, struct err *err)
 	return 0;
 }
 
-static int limit(int what, uint64_t max, struct err *err)
+int sandbox_limit(int what, uint64_t max, struct err *err)
 {
 	struct rlimit r;
 
@@ -89,45 +104,75 @@ static int limit(int what, uint64_t max, struct err *err)
 	return setrlimit(what, &r) < 0 ? err_set(err, errno, "set a resource limit") : 0;
 }
 
-static int drop_privileges(struct err *err)
+int sandbox_drop_privileges(void)
 {
 	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct none[2] = { 0 };
 
-	if (syscall(SYS_capset, &head, none) < 0)
-		return err_set(err, errno, "drop capabilities");
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-		return err_set(err, errno, "forbid new privileges");
-	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
-		return err_set(err, errno, "forbid core files");
+	if (syscall(SYS_capset, &head, none) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return -errno;
 	return 0;
 }
 
-/* No path opens any more: all rights that this kernel's Landlock knows are handled, none is given.
- * False where the kernel has none.
- */
-static bool landlock(void)
+int sandbox_landlock_abi(void)
 {
 	long abi = syscall(__NR_landlock_create_ruleset, NULL, 0, LANDLOCK_VERSION_FLAG);
-	struct landlock_rules rules = { .handled_access_fs = BIT(13) - 1 };
-	size_t size = 8;
 
-	if (abi < 1)
-		return false;
+	return abi < 1 ? 0 : (int)abi;
+}
+
+static int may_remove(int ruleset, int folder)
+{
+	struct landlock_folder rule = { .allowed_access = LANDLOCK_FS_REMOVE_FILE,
+					.parent_fd = folder };
+
+	return (int)syscall(__NR_landlock_add_rule, ruleset, LANDLOCK_PATH_BENEATH, &rule, 0);
+}
+
+int sandbox_ruleset(int abi, bool tcp, const int *remove_in, unsigned n, struct err *err)
+{
+	struct landlock_rules rules = { .handled_access_fs = BIT(13) - 1 };
+	size_t size = sizeof(rules.handled_access_fs);
+
 	if (abi >= 2)
-		rules.handled_access_fs |= BIT(13); /* REFER */
+		rules.handled_access_fs |= LANDLOCK_FS_REFER;
 	if (abi >= 3)
-		rules.handled_access_fs |= BIT(14); /* TRUNCATE */
+		rules.handled_access_fs |= LANDLOCK_FS_TRUNCATE;
+	if (abi >= 4) {
+		rules.handled_access_net = tcp ? 0 : LANDLOCK_NET_TCP;
+		size += sizeof(rules.handled_access_net);
+	}
 	if (abi >= 5)
-		rules.handled_access_fs |= BIT(15); /* IOCTL_DEV */
+		rules.handled_access_fs |= LANDLOCK_FS_IOCTL_DEV;
 	if (abi >= 6) {
-		rules.scoped = 3; /* abstract sockets and signals of others */
-		size = sizeof(rules);
+		rules.scoped = LANDLOCK_SCOPE_ABSTRACT;
+		size += sizeof(rules.scoped);
 	}
 
 	AUTO_FD int fd = (int)syscall(__NR_landlock_create_ruleset, &rules, size, 0);
 
-	return fd >= 0 && syscall(__NR_landlock_restrict_self, fd, 0) == 0;
+	if (fd < 0)
+		return err_set(err, errno, "make Landlock rules");
+	for (unsigned i = 0; i < n; i++)
+		if (may_remove(fd, remove_in[i]) < 0)
+			return err_set(err, errno, "make a Landlock rule");
+	return move_fd(&fd);
+}
+
+int sandbox_restrict(int ruleset)
+{
+	if (ruleset < 0)
+		return 0;
+	return syscall(__NR_landlock_restrict_self, ruleset, 0) < 0 ? -errno : 0;
+}
+
+/* False where the kernel has none. */
+static bool landlock(void)
+{
+	int abi = sandbox_landlock_abi();
+	AUTO_FD int fd = abi ? sandbox_ruleset(abi, true, NULL, 0, NULL) : -1;
+
+	return fd >= 0 && sandbox_restrict(fd) == 0;
 }
 
 static int allow(scmp_filter_ctx f, const struct sandbox_call *c)
@@ -173,16 +218,19 @@ static int filter(const struct sandbox_cfg *cfg, struct err *err)
 
 int sandbox_enter(const struct sandbox_cfg *cfg, bool *landlocked, struct err *err)
 {
-	int ret = limit(RLIMIT_CORE, 0, err);
+	int ret = sandbox_limit(RLIMIT_CORE, 0, err);
 
 	if (ret == 0)
-		ret = limit(RLIMIT_NOFILE, cfg->max_fds, err);
+		ret = sandbox_limit(RLIMIT_NOFILE, cfg->max_fds, err);
 	if (ret == 0 && cfg->max_data_bytes)
-		ret = limit(RLIMIT_DATA, cfg->max_data_bytes, err);
-	if (ret == 0)
-		ret = drop_privileges(err);
+		ret = sandbox_limit(RLIMIT_DATA, cfg->max_data_bytes, err);
 	if (ret < 0)
 		return ret;
+	ret = sandbox_drop_privileges();
+	if (ret < 0)
+		return err_set(err, -ret, "drop capabilities and forbid new privileges");
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+		return err_set(err, errno, "forbid core files");
 	*landlocked = landlock();
 	return filter(cfg, err);
 }

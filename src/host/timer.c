@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "host/clock.h"
+#include "host/sandbox_threads.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -138,10 +139,12 @@ static void run_first(struct timer_queue *q)
 
 static void *timer_thread(void *arg)
 {
+	static const enum sandbox_kind kind = SANDBOX_TIMER;
 	struct timer_queue *q = arg;
 
 	/* The default slack of 50 us would be added to every guest timer. */
 	prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+	sandbox_thread_is(&kind);
 	pthread_mutex_lock(&q->lock);
 	while (!q->stop) {
 		int64_t now = vclock_now(q->clock);

@@ -204,8 +204,12 @@ static int start(struct control *c, struct err *err)
 {
 	int ret = rundir_path(c->dir, sizeof(c->dir), err);
 
-	if (ret == 0)
-		ret = take_name(c, err);
+	if (ret < 0)
+		return ret;
+	c->folder = open(c->dir, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (c->folder < 0)
+		return err_set(err, errno, "open %s", c->dir);
+	ret = take_name(c, err);
 	if (ret == 0)
 		ret = listen_at(c, err);
 	if (ret < 0)
@@ -216,6 +220,7 @@ static int start(struct control *c, struct err *err)
 	ret = evloop_new(&c->loop, err);
 	if (ret < 0)
 		return ret;
+	evloop_set_kind(c->loop, SANDBOX_CONTROL);
 	c->on_socket = (struct ev_watch){ .fd = c->socket, .fn = on_connect, .arg = c };
 	c->on_timer = (struct ev_watch){ .fd = c->timer, .fn = on_timer, .arg = c };
 	ret = evloop_add(c->loop, &c->on_timer, POLLIN, err);
@@ -229,7 +234,7 @@ int control_new(struct control **out, struct machine *m, const char *name, struc
 	if (!c)
 		return err_set(err, ENOMEM, "control socket");
 	c->m = m;
-	c->socket = c->timer = c->lock = -1;
+	c->socket = c->timer = c->lock = c->folder = -1;
 	clock_gettime(CLOCK_MONOTONIC, &c->since);
 	for (unsigned i = 0; i < CONTROL_CLIENTS; i++)
 		c->client[i].fd = -1;
@@ -248,14 +253,18 @@ int control_new(struct control **out, struct machine *m, const char *name, struc
 	return ret;
 }
 
-/* What `cleave ssh` learnt of this machine: the next one of the name has another key. */
-static void forget_host_key(const struct control *c)
+int control_folder(const struct control *c)
 {
-	char path[PATH_MAX];
-	int len = snprintf(path, sizeof(path), "%s/%s.known_hosts", c->dir, c->name);
+	return c->folder;
+}
 
-	if (len > 0 && (size_t)len < sizeof(path))
-		unlink(path);
+/* By the folder's descriptor: the sandbox lets nobody remove a file by its path. */
+static void remove_file(const struct control *c, const char *suffix)
+{
+	char name[CONTROL_NAME_MAX + sizeof(".known_hosts")];
+
+	snprintf(name, sizeof(name), "%s%s", c->name, suffix);
+	unlinkat(c->folder, name, 0);
 }
 
 void control_free(struct control *c)
@@ -264,16 +273,18 @@ void control_free(struct control *c)
 		return;
 	/* Before the clients see the end: then the name is free. */
 	if (c->bound) {
-		unlink(c->addr.sun_path);
-		forget_host_key(c);
+		remove_file(c, ".sock");
+		/* What `cleave ssh` learnt: the next machine of the name has another key. */
+		remove_file(c, ".known_hosts");
 	}
 	evloop_free(c->loop);
 	if (c->lock >= 0)
-		unlink(c->lock_path);
+		remove_file(c, ".lock");
 	own_close(&c->lock);
 	for (unsigned i = 0; i < CONTROL_CLIENTS; i++)
 		own_close(&c->client[i].fd);
 	own_close(&c->socket);
 	own_close(&c->timer);
+	own_close(&c->folder);
 	free(c);
 }

@@ -21,6 +21,8 @@ bool control_is_name(const char *text);
  * no name.
  */
 int control_new(struct control **out, struct machine *m, const char *name, struct err *err);
+/* The folder of its files, which are removed from there at the end. Borrowed. */
+int control_folder(const struct control *c);
 void control_free(struct control *c);
 
 #endif

@@ -60,6 +60,16 @@ static json_t *describe_nic(const struct nic_config *nic)
 			 "forwards", forwards);
 }
 
+/* What is in force; null with --sandbox off. */
+static json_t *describe_sandbox(const struct machine *m)
+{
+	if (!m->sandbox.on)
+		return json_null();
+	return json_pack("{s:b, s:b, s:i, s:i, s:i}", "seccomp", 1, "no_new_privileges", 1,
+			 "landlock_abi", m->sandbox.landlock_abi, "threads",
+			 (int)m->sandbox.n_threads, "refused_calls", (int)sandbox_n_refused());
+}
+
 static json_t *status(struct control *c, json_t *request)
 {
 	const struct machine_config *cfg = &c->m->cfg;
@@ -70,13 +80,14 @@ static json_t *status(struct control *c, json_t *request)
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	for (unsigned i = 0; i < cfg->n_nics; i++)
 		json_array_append_new(nics, describe_nic(&cfg->nic[i]));
-	return success(request, json_pack("{s:s, s:i, s:s, s:s, s:i, s:I, s:I, s:s?, s:o}", "name",
-					  c->name, "pid", (int)getpid(), "state",
-					  machine_is_paused(c->m) ? "paused" : "running", "engine",
-					  engine->name, "cpus", (int)cfg->n_cpus, "memory_bytes",
-					  (json_int_t)cfg->memory_bytes, "uptime_s",
-					  (json_int_t)(now.tv_sec - c->since.tv_sec), "kernel",
-					  cfg->kernel, "networks", nics));
+	return success(request,
+		       json_pack("{s:s, s:i, s:s, s:s, s:i, s:I, s:I, s:s?, s:o, s:o}", "name",
+				 c->name, "pid", (int)getpid(), "state",
+				 machine_is_paused(c->m) ? "paused" : "running", "engine",
+				 engine->name, "cpus", (int)cfg->n_cpus, "memory_bytes",
+				 (json_int_t)cfg->memory_bytes, "uptime_s",
+				 (json_int_t)(now.tv_sec - c->since.tv_sec), "kernel", cfg->kernel,
+				 "networks", nics, "sandbox", describe_sandbox(c->m)));
 }
 
 static json_t *stop(struct control *c, json_t *request)

@@ -28,7 +28,7 @@ struct control {
 	struct sockaddr_un addr;
 	struct timespec since;
 	struct evloop *loop;
-	int socket, timer, lock;
+	int socket, timer, lock, folder;
 	bool bound;
 	struct ev_watch on_socket, on_timer;
 	struct client client[CONTROL_CLIENTS];

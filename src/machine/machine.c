@@ -178,6 +178,16 @@ static int init_engines(struct machine *m, const struct engine *engine, struct e
 	return 0;
 }
 
+/* The machine may want to move when it can open and map nothing any more. An engine that is not
+ * possible here is said to be so then. */
+static void prepare_engines(struct machine *m)
+{
+	for (unsigned n = 0; engines[n]; n++)
+		for (unsigned i = 0; i < m->set.n; i++)
+			if (engines[n] != &engine_kvm)
+				engine_prepare(m->set.v[i], engines[n], NULL);
+}
+
 static void on_shutdown(void *arg, struct vcpu *c)
 {
 	struct machine *m = arg;
@@ -322,6 +332,8 @@ static int build(struct machine *m, struct err *err)
 		ret = pv_new(&m->pv, &m->set, m->intc, m->model.tsc_khz, m->for_kvm, err);
 	if (ret == 0)
 		ret = init_engines(m, engine, err);
+	if (ret == 0 && !m->cfg.icount)
+		prepare_engines(m);
 	if (ret == 0)
 		ret = make_crew(m, err);
 	if (ret == 0)
@@ -350,7 +362,9 @@ int machine_new(struct machine **out, const struct machine_config *cfg, struct e
 	if (!m)
 		return err_set(err, ENOMEM, "machine");
 	m->cfg = *cfg;
-	m->pm.ram_fd = -1;
+	m->pm.ram_fd = m->vsock_folder = -1;
+	if (cfg->sandbox)
+		sandbox_prepare();
 	vclock_init(&m->clock);
 	pthread_mutex_init(&m->lock, NULL);
 	init_asked(m);
@@ -411,6 +425,9 @@ static void print_stats(const struct machine *m)
 	}
 	mover_print(&m->mover);
 	pc_print_virtio(m);
+	if (m->sandbox.on)
+		fprintf(stderr, "sandbox: %u threads, Landlock ABI %d, %u calls refused\n",
+			m->sandbox.n_threads, m->sandbox.landlock_abi, sandbox_n_refused());
 	fprintf(stderr, "guest time %.3f s\n", (double)vclock_now(&m->clock) / 1e9);
 }
 

@@ -6,6 +6,7 @@
 #include "dev/backend/blk.h"
 #include "dev/backend/net.h"
 
+struct control;
 struct err;
 struct machine;
 
@@ -71,6 +72,7 @@ struct machine_config {
 	unsigned n_nics;
 	struct port_config port[MACHINE_MAX_PORTS];
 	unsigned n_ports;
+	bool sandbox; /* machine_shut_in does something */
 	struct balloon_config balloon;
 	struct vsock_config vsock;
 	const char *gdb;      /* "tcp:ADDRESS:PORT" or "unix:PATH" for gdb; NULL: none */
@@ -97,6 +99,12 @@ enum machine_end {
  * the user can do about them.
  */
 int machine_new(struct machine **out, const struct machine_config *cfg, struct err *err);
+
+/* Take from all threads of the process what a machine that is complete does not need: the last step
+ * before machine_run, on the thread that calls it. c is the machine's control socket, or NULL. Does
+ * nothing without cfg.sandbox. See host/sandbox_threads.h.
+ */
+int machine_shut_in(struct machine *m, const struct control *c, struct err *err);
 
 /* Start the vCPUs and wait until the machine ends; resets are done inside. *code gets the debug
  * exit value. The calling thread serves as the machine's main thread. */

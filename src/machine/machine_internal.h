@@ -6,6 +6,7 @@
 #include "cpu/x86/features.h"
 #include "dev/dev.h"
 #include "host/clock.h"
+#include "host/sandbox_threads.h"
 #include "machine/icount.h"
 #include "machine/machine.h"
 #include "machine/move.h"
@@ -55,6 +56,9 @@ struct machine {
 	unsigned n_devs;
 	struct virtio_blk *disk[MACHINE_MAX_DISKS]; /* borrowed from their devices */
 	unsigned n_disks;
+	const struct net *net[MACHINE_MAX_NICS]; /* borrowed from the cards */
+	int vsock_folder;			 /* borrowed; -1: none */
+	struct sandbox_report sandbox;
 
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t asked, called;

@@ -26,6 +26,12 @@ static void on_error(void *arg, struct virtio_blk *disk, int code)
 			path, strerror_r(code, why, sizeof(why)));
 }
 
+/* A header may name a backing file on a network. */
+static bool may_be_remote(const struct blk_open *how)
+{
+	return blk_is_nbd(how->path) || how->backing || how->backing_path;
+}
+
 static bool has_limits(const struct blk_limits *l)
 {
 	return l->iops || l->bytes_per_s;
@@ -53,6 +59,7 @@ static int add_disk(struct machine *m, const struct disk_config *cfg, struct err
 
 	if (ret < 0)
 		return ret;
+	evloop_set_kind(disk.at.loop, may_be_remote(&cfg->open) ? SANDBOX_DISK_NET : SANDBOX_DISK);
 	ret = open_disk(&disk.blk, disk.at.loop, cfg, err);
 	if (ret < 0) {
 		evloop_free(disk.at.loop);

@@ -110,10 +110,13 @@ static int build(struct machine *m, struct nic *n, unsigned i, struct err *err)
 	struct virtio_net_cfg card = { .bus = m->pci, .pm = &m->pm, .n_pairs = m->set.n };
 	int ret = evloop_new(&n->loop, err);
 
-	if (ret == 0)
+	if (ret == 0) {
+		evloop_set_kind(n->loop, SANDBOX_NET);
 		ret = connect_cable(n, &m->cfg.nic[i], err);
+	}
 	if (ret < 0)
 		return ret;
+	m->net[i] = n->net;
 	card.loop = n->loop;
 	card.mtu = n->net->end.caps.mtu;
 	make_mac(m, i, card.mac);

@@ -80,6 +80,8 @@ static int add_vsock(struct machine *m, const struct virtio_place *at, struct er
 	if (!cfg.cid)
 		return 0;
 	ret = pc_add(m, virtio_vsock_new(pc_slot(m), at, &cfg, err));
+	if (ret == 0)
+		m->vsock_folder = virtio_vsock_folder(&m->dev[m->n_devs - 1]);
 	return ret < 0 ? err_wrap(err, "--vsock") : 0;
 }
 

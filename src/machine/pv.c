@@ -1,7 +1,6 @@
 #include "machine/pv.h"
 
 #include "base/err.h"
-#include "base/own.h"
 #include "cpu/vcpu.h"
 #include "cpu/x86/kvm_para.h"
 #include "cpu/x86/vmem.h"
@@ -10,12 +9,9 @@
 #include "mem/physmap.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
-#include <unistd.h>
 
 #define BY_MEMORY                                                                                  \
 	(KVM_FEATURE_CLOCKSOURCE | KVM_FEATURE_NOP_IO_DELAY | KVM_FEATURE_CLOCKSOURCE2 |           \
@@ -30,9 +26,11 @@
 struct pv_cpu {
 	struct pv *pv;
 	struct vcpu *c;
-	int schedstat; /* of its thread; -1: unknown. Owned */
-	uint64_t steal_looked_ns;
-	uint64_t stolen_before; /* run delay when the guest asked for it first */
+	uint64_t looked_ns, entered_ns;
+	uint64_t
+		inside_ns; /* for so long the thread had guest code to run, since the guest asked */
+	uint64_t cpu_ns;   /* processor time of the thread when it asked */
+	uint64_t stolen_ns; /* so much of inside_ns it did not run */
 };
 
 struct pv {
@@ -128,36 +126,19 @@ static struct kvm_steal_time *steal_place(const struct vcpu *c)
 		       : NULL;
 }
 
-/* ns that the vCPU's thread waited for a processor of the host. */
-static uint64_t run_delay(const struct pv_cpu *p)
-{
-	unsigned long long run, delay;
-	char text[100];
-	ssize_t n = p->schedstat < 0 ? -1 : pread(p->schedstat, text, sizeof(text) - 1, 0);
-
-	if (n <= 0)
-		return 0;
-	text[n] = 0;
-	return sscanf(text, "%llu %llu", &run, &delay) == 2 ? delay : 0;
-}
-
 static void write_steal(struct pv_cpu *p, struct kvm_steal_time *to)
 {
 	uint32_t version = __atomic_load_n(&to->version, __ATOMIC_RELAXED) | 1;
+	uint64_t ran = clock_ns(CLOCK_THREAD_CPUTIME_ID) - p->cpu_ns;
 
-	p->steal_looked_ns = clock_ns(CLOCK_MONOTONIC);
+	/* The thread's own work between two runs counts as running, so it may seem less than
+	 * before. */
+	if (p->inside_ns > ran && p->inside_ns - ran > p->stolen_ns)
+		p->stolen_ns = p->inside_ns - ran;
 	__atomic_store_n(&to->version, version, __ATOMIC_RELAXED);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	to->steal = run_delay(p) - p->stolen_before;
+	to->steal = p->stolen_ns;
 	__atomic_store_n(&to->version, version + 1, __ATOMIC_RELEASE);
-}
-
-static void on_begin(void *arg)
-{
-	struct pv_cpu *p = arg;
-
-	own_close(&p->schedstat);
-	p->schedstat = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
 }
 
 static void on_enter(void *arg)
@@ -169,8 +150,11 @@ static void on_enter(void *arg)
 		return;
 	if (__atomic_exchange_n(&to->preempted, 0, __ATOMIC_SEQ_CST) & KVM_VCPU_FLUSH_TLB)
 		vmem_flush(p->c, true);
-	if (clock_ns(CLOCK_MONOTONIC) - p->steal_looked_ns > STEAL_EVERY_NS)
+	p->entered_ns = clock_ns(CLOCK_MONOTONIC);
+	if (p->entered_ns - p->looked_ns > STEAL_EVERY_NS) {
+		p->looked_ns = p->entered_ns;
 		write_steal(p, to);
+	}
 	physmap_stored_range(p->c->pm, (uint8_t *)to, sizeof(*to));
 }
 
@@ -181,8 +165,17 @@ static void on_leave(void *arg)
 
 	if (!to)
 		return;
+	p->inside_ns += clock_ns(CLOCK_MONOTONIC) - p->entered_ns;
 	__atomic_store_n(&to->preempted, KVM_VCPU_PREEMPTED, __ATOMIC_SEQ_CST);
 	physmap_stored_range(p->c->pm, &to->preempted, 1);
+}
+
+/* From now on time may be stolen. */
+static void begin_steal(struct pv_cpu *p)
+{
+	p->cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+	p->inside_ns = p->looked_ns = 0;
+	on_enter(p);
 }
 
 /* -- EOI by memory ---------------------------------------------------------------------------- */
@@ -271,10 +264,7 @@ static bool write_msr(void *arg, uint32_t msr, uint64_t val)
 	case MSR_KVM_WALL_CLOCK_OLD: write_wall_clock(p); break;
 	case MSR_KVM_SYSTEM_TIME:
 	case MSR_KVM_SYSTEM_TIME_OLD: write_system_time(p); break;
-	case MSR_KVM_STEAL_TIME:
-		p->stolen_before = run_delay(p);
-		on_enter(p);
-		break;
+	case MSR_KVM_STEAL_TIME: begin_steal(p); break;
 	}
 	return true;
 }
@@ -346,7 +336,6 @@ static const struct vcpu_pv_ops pv_ops = {
 	.hypercall = hypercall,
 	.tsc_moved = on_tsc_moved,
 	.reset = on_reset,
-	.begin = on_begin,
 	.enter = on_enter,
 	.leave = on_leave,
 };
@@ -365,7 +354,7 @@ int pv_new(struct pv **out, struct vcpu_set *set, struct intc *ic, uint64_t tsc_
 	set_scale(pv, tsc_khz);
 	pv->features = BY_MEMORY | (for_kvm ? 0 : BY_HYPERCALL);
 	for (unsigned i = 0; i < set->n; i++) {
-		pv->cpu[i] = (struct pv_cpu){ .pv = pv, .c = set->v[i], .schedstat = -1 };
+		pv->cpu[i] = (struct pv_cpu){ .pv = pv, .c = set->v[i] };
 		set->v[i]->pv_ops = &pv_ops;
 		set->v[i]->pv_arg = &pv->cpu[i];
 	}
@@ -377,10 +366,8 @@ void pv_free(struct pv *pv)
 {
 	if (!pv)
 		return;
-	for (unsigned i = 0; i < pv->set->n; i++) {
+	for (unsigned i = 0; i < pv->set->n; i++)
 		pv->set->v[i]->pv_ops = NULL;
-		own_close(&pv->cpu[i].schedstat);
-	}
 	free(pv);
 }
 

@@ -8,6 +8,7 @@
 #include "base/own.h"
 #include "cpu/engine.h"
 #include "cpu/vcpu.h"
+#include "host/sandbox_threads.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -111,10 +112,10 @@ static void run(struct member *m)
 
 static void *member_thread(void *arg)
 {
+	static const enum sandbox_kind kind = SANDBOX_CPU;
 	struct member *m = arg;
 
-	if (m->c->pv_ops)
-		m->c->pv_ops->begin(m->c->pv_arg);
+	sandbox_thread_is(&kind);
 	while (park(m))
 		run(m);
 	return NULL;

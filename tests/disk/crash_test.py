@@ -3,7 +3,7 @@
 after each time qemu-img check must find nothing but leaks, and nothing may be lost that a flush
 had confirmed.
 
-usage: crash_test.py CLEAVE BLK_LOAD [SEED [ROUNDS]]
+usage: crash_test.py CLEAVE BLK_LOAD [SEED [ROUNDS [raw|qcow2]]]
 Exit status: 0 passed, 1 failed, 77 no qemu-img here.
 """
 import pathlib
@@ -19,6 +19,7 @@ import time
 cleave, load = sys.argv[1:3]
 seed = int(sys.argv[3]) if len(sys.argv) > 3 else 20261123
 rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 12
+only = sys.argv[5] if len(sys.argv) > 5 else None
 
 
 def run(*args, ok=(0,)):
@@ -37,7 +38,7 @@ def fail(why):
 def make(rng, d):
     image = d / "disk"
     size = rng.choice([8, 40, 300]) << 20
-    if rng.randrange(5) == 0:
+    if (only or rng.choice(["raw", *["qcow2"] * 4])) == "raw":
         run(cleave, "disk", "create", "--format", "raw", image, size)
         return image, "raw"
     cluster = rng.choice(["4K", "16K", "64K", "64K", "2M"])
@@ -88,7 +89,7 @@ def full(rng, image, fmt, log):
 if not shutil.which("qemu-img"):
     print("skipped: qemu-img is missing (Debian package qemu-utils)")
     sys.exit(77)
-confirmed = 0
+confirmed = kills = 0
 for n in range(rounds):
     rng = random.Random(f"{seed}/{n}")
     with tempfile.TemporaryDirectory(prefix="cleave-disk-") as d:
@@ -98,6 +99,7 @@ for n in range(rounds):
         for _ in range(4):
             modes = [m for m in ("direct", "threads") if rng.randrange(4) == 0]
             killed(rng, image, fmt, log, modes)
+            kills += 1
             confirmed = check(image, fmt, log, "killed")
         if fmt == "qcow2":
             full(rng, image, fmt, log)
@@ -106,5 +108,6 @@ for n in range(rounds):
             run(cleave, "disk", "check", "--repair", image)
             run("qemu-img", "check", "-q", "-f", "qcow2", image)
             killed(rng, image, fmt, log, [])
-            check(image, fmt, log, "repaired")
-        print(f"round {n}: {fmt}, {confirmed} versions confirmed", flush=True)
+            kills += 1
+            confirmed = check(image, fmt, log, "repaired")
+        print(f"round {n}: {fmt}, {confirmed} versions confirmed, {kills} kills so far", flush=True)

@@ -14,12 +14,12 @@ static bool take(void *end, const struct frame_meta *meta, const struct iovec *i
 		 uint32_t len_bytes)
 {
 	struct other *o = end;
-	static _Atomic uint64_t sum;
 	uint32_t at = 0;
 
 	for (unsigned i = 0; i < n_iov; i++) {
 		at += (uint32_t)iov[i].iov_len;
-		sum += *(volatile uint8_t *)iov[i].iov_base;
+		/* A frame that is not there any more is found here. */
+		(void)*(const volatile uint8_t *)iov[i].iov_base;
 	}
 	assert(at == len_bytes && len_bytes <= NET_MAX_FRAME);
 	return o->n++ % 8 != 7;

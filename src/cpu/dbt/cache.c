@@ -92,6 +92,7 @@ static int cache_new(struct code_cache **out, struct vcpu *c, struct err *err)
 	for (unsigned f = 0; f < N_CPU_FEATURES; f++)
 		k->has[f] = f == FEAT_NONE || (cpu_has(c->model, f) && host_has(f));
 	stubs_make(k, c->model->xcr0_mask);
+	show_init(k);
 	*out = k;
 	return 0;
 }

@@ -397,6 +397,7 @@ struct tb *translate(struct dbt *d, const uint8_t *host, const uint8_t *host2, u
 /* Tell traces of the translation just made for rip; only under one of their trace points. With the
  * lock. */
 void show_translation(struct dbt *d, const struct tb *t);
+void show_init(struct code_cache *k);
 void show_fini(struct code_cache *k);
 
 #endif

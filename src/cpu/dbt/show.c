@@ -47,14 +47,8 @@ static void show_code(const struct code_cache *k, const struct tb *t, uint64_t r
 
 static void name_for_perf(struct code_cache *k, const struct tb *t, uint64_t rip)
 {
-	char path[64];
-
-	if (!k->perf_map) {
-		snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());
-		k->perf_map = fopen(path, "we");
-		if (!k->perf_map)
-			return;
-	}
+	if (!k->perf_map)
+		return;
 	fprintf(k->perf_map, "%llx %x guest_%s_%llx\n",
 		(unsigned long long)(uintptr_t)code_at(k, t->start), t->end - t->start,
 		t->mode & TBM_USER ? "user" : "kernel", (unsigned long long)rip);
@@ -74,6 +68,17 @@ void show_translation(struct dbt *d, const struct tb *t)
 		    d->c->index, (unsigned long long)rip, t->n_insns, t->len, t->end - t->start,
 		    t->mode & TBM_USER ? "user" : "kernel", t->mode);
 	show_code(k, t, rip);
+}
+
+/* Now, since a machine that runs may open no file. */
+void show_init(struct code_cache *k)
+{
+	char path[64];
+
+	if (!trace_on(TRACE_PERF))
+		return;
+	snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());
+	k->perf_map = fopen(path, "we");
 }
 
 void show_fini(struct code_cache *k)

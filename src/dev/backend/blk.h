@@ -101,6 +101,9 @@ int blk_close(struct blk *b, struct err *err);
 
 /* Submit r and wait; its done is not called. 0 or -errno. */
 int blk_do(struct blk *b, struct blk_req *r);
+/* Whether path is a network block device's. */
+bool blk_is_nbd(const char *path);
+
 /* What a range of the disk consists of. */
 enum blk_kind {
 	BLK_HOLE, /* nothing is stored: zeros */

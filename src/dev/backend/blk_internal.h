@@ -86,7 +86,6 @@ int blk_file_open(struct blk_place **out, struct blk_driver *drv, const struct b
 		  struct err *err);
 int blk_nbd_open(struct blk_place **out, struct blk_driver *drv, const struct blk_open *how,
 		 struct err *err);
-bool blk_is_nbd(const char *path);
 int blk_place_open(struct blk_place **out, struct blk_driver *drv, const struct blk_open *how,
 		   struct err *err);
 

@@ -7,6 +7,7 @@
 #include "base/bits.h"
 #include "base/err.h"
 #include "host/evloop.h"
+#include "host/sandbox_threads.h"
 #include "host/terminal.h"
 
 #include <errno.h>
@@ -287,9 +288,11 @@ static int64_t now_ms(void)
 
 static void *writer_thread(void *arg)
 {
+	static const enum sandbox_kind kind = SANDBOX_WRITER;
 	struct chr_fd *f = arg;
 	int64_t give_up = INT64_MAX;
 
+	sandbox_thread_is(&kind);
 	pthread_mutex_lock(&f->out_lock);
 	for (;;) {
 		while (!f->out_n && !f->stop)

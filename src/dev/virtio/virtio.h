@@ -52,5 +52,7 @@ struct virtio_vsock_cfg {
  */
 int virtio_vsock_new(struct dev *out, const struct virtio_place *at,
 		     const struct virtio_vsock_cfg *cfg, struct err *err);
+/* The folder of its socket, which is removed from there at the end. Borrowed. */
+int virtio_vsock_folder(const struct dev *dev);
 
 #endif

@@ -327,13 +327,15 @@ int virtio_vsock_new(struct dev *out, const struct virtio_place *at,
 
 	if (!v)
 		return err_set(err, ENOMEM, "virtio-vsock");
-	v->listen_fd = v->epoll_fd = -1;
+	v->listen_fd = v->epoll_fd = v->folder = -1;
 	v->cid = cfg->cid;
 	ret = set_path(v, cfg->path, err);
 	if (ret == 0)
 		ret = evloop_new(&v->loop, err);
-	if (ret == 0)
+	if (ret == 0) {
+		evloop_set_kind(v->loop, SANDBOX_VSOCK);
 		ret = make_worker(v, at, err);
+	}
 	if (ret == 0)
 		ret = vsock_listen(v, err);
 	if (ret < 0) {
@@ -342,4 +344,9 @@ int virtio_vsock_new(struct dev *out, const struct virtio_place *at,
 	}
 	*out = (struct dev){ &vsock_ops, v };
 	return 0;
+}
+
+int virtio_vsock_folder(const struct dev *dev)
+{
+	return ((const struct vsock *)dev->dev)->folder;
 }

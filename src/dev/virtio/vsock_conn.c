@@ -4,6 +4,7 @@
 #include "base/own.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,10 +113,10 @@ void vsock_fini_conns(struct vsock *v)
 	vsock_reap(v);
 	if (v->listen_fd >= 0) {
 		close(v->listen_fd);
-		unlink(v->path.sun_path);
+		unlinkat(v->folder, v->name, 0);
 	}
-	if (v->epoll_fd >= 0)
-		close(v->epoll_fd);
+	own_close(&v->epoll_fd);
+	own_close(&v->folder);
 }
 
 /* A connection over fd, which it owns from now on. NULL: too many, or no memory. */
@@ -426,10 +427,29 @@ static void on_epoll(void *arg, short revents)
 	vsock_pump(v);
 }
 
+/* The sandbox lets nobody remove a file by its path. */
+static int open_folder(struct vsock *v, struct err *err)
+{
+	char folder[sizeof(v->path.sun_path)];
+	char *slash;
+
+	memcpy(folder, v->path.sun_path, sizeof(folder));
+	slash = strrchr(folder, '/');
+	snprintf(v->name, sizeof(v->name), "%s", slash ? slash + 1 : folder);
+	if (slash)
+		slash[slash == folder ? 1 : 0] = 0;
+	v->folder = open(slash ? folder : ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return v->folder < 0 ? err_set(err, errno, "open the folder of %s", v->path.sun_path) : 0;
+}
+
 int vsock_listen(struct vsock *v, struct err *err)
 {
 	struct epoll_event ev = { .events = EPOLLIN };
 
+	int ret = open_folder(v, err);
+
+	if (ret < 0)
+		return ret;
 	v->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (v->epoll_fd < 0)
 		return err_set(err, errno, "epoll");

@@ -79,7 +79,9 @@ struct vsock {
 	struct evloop *loop; /* owned */
 	uint32_t cid;
 	struct sockaddr_un path;
-	int listen_fd, epoll_fd; /* owned */
+	char name[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* path's, in its folder */
+	int folder;						/* of path: owned */
+	int listen_fd, epoll_fd;				/* owned */
 	struct ev_watch watch;
 
 	struct vsock_conn *bucket[VSOCK_BUCKETS];

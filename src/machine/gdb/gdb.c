@@ -6,11 +6,13 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/own.h"
+#include "host/sandbox_threads.h"
 #include "machine/gdb/gdb_internal.h"
 #include "machine/machine_internal.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
@@ -26,8 +28,9 @@ struct gdb {
 	struct machine *m; /* borrowed */
 	pthread_t thread;
 	bool started;
-	int listener, stopped, quit;				/* socket and eventfds; owned */
-	char path[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* of a Unix socket; "" for none */
+	int listener, stopped, quit; /* socket and eventfds; owned */
+	int folder;		     /* of a Unix socket, -1: none; owned */
+	char name[108];		     /* the socket's, there */
 
 	/* The thread's. */
 	int fd; /* the debugger's; -1: none */
@@ -228,10 +231,12 @@ static void serve_debugger(struct gdb *g)
 
 static void *gdb_thread(void *arg)
 {
+	static const enum sandbox_kind kind = SANDBOX_GDB;
 	struct gdb *g = arg;
 	struct pollfd p[] = { { .fd = g->listener, .events = POLLIN },
 			      { .fd = g->quit, .events = POLLIN } };
 
+	sandbox_thread_is(&kind);
 	for (;;) {
 		if (poll(p, 2, -1) < 0)
 			continue;
@@ -241,6 +246,11 @@ static void *gdb_thread(void *arg)
 		if (g->fd >= 0)
 			serve_debugger(g);
 	}
+}
+
+int gdb_folder(const struct gdb *g)
+{
+	return g->folder;
 }
 
 void gdb_stopped(struct gdb *g, struct vcpu *c)
@@ -283,10 +293,24 @@ static int listen_tcp(struct gdb *g, const char *where, struct err *err)
 	return 0;
 }
 
+/* The socket's folder and its name there, so that it can be removed when nothing can be opened. */
+static int open_folder(struct gdb *g, const char *path, struct err *err)
+{
+	const char *slash = strrchr(path, '/');
+	char folder[108];
+
+	snprintf(folder, sizeof(folder), "%.*s", slash ? (int)(slash - path) + 1 : 1,
+		 slash ? path : ".");
+	snprintf(g->name, sizeof(g->name), "%s", slash ? slash + 1 : path);
+	g->folder = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return g->folder < 0 ? err_set(err, errno, "--gdb: open %s", folder) : 0;
+}
+
 static int listen_unix(struct gdb *g, const char *path, struct err *err)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	struct stat st;
+	int ret;
 
 	if (strlen(path) >= sizeof(a.sun_path))
 		return err_say(err, ENAMETOOLONG, "--gdb: %s is too long a path for a socket",
@@ -298,10 +322,10 @@ static int listen_unix(struct gdb *g, const char *path, struct err *err)
 	g->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (g->listener < 0 || bind(g->listener, (struct sockaddr *)&a, sizeof(a)) < 0)
 		return err_set(err, errno, "--gdb: listen at %s", path);
-	memcpy(g->path, a.sun_path, sizeof(g->path));
-	if (chmod(path, 0600) < 0)
-		return err_set(err, errno, "--gdb: %s", path);
-	return 0;
+	ret = open_folder(g, path, err);
+	if (ret == 0 && chmod(path, 0600) < 0)
+		ret = err_set(err, errno, "--gdb: %s", path);
+	return ret;
 }
 
 static int start(struct gdb *g, const char *where, struct err *err)
@@ -334,7 +358,7 @@ int gdb_new(struct gdb **out, struct machine *m, const char *where, struct err *
 	if (!g)
 		return err_set(err, ENOMEM, "--gdb");
 	g->m = m;
-	g->listener = g->stopped = g->quit = g->fd = -1;
+	g->listener = g->stopped = g->quit = g->fd = g->folder = -1;
 	ret = start(g, where, err);
 	if (ret < 0)
 		gdb_free(g);
@@ -353,8 +377,9 @@ void gdb_free(struct gdb *g)
 		(void)!write(g->quit, &one, sizeof(one));
 		pthread_join(g->thread, NULL);
 	}
-	if (g->path[0])
-		unlink(g->path);
+	if (g->folder >= 0)
+		unlinkat(g->folder, g->name, 0);
+	own_close(&g->folder);
 	own_close(&g->listener);
 	own_close(&g->stopped);
 	own_close(&g->quit);

@@ -16,6 +16,9 @@ int gdb_new(struct gdb **out, struct machine *m, const char *where, struct err *
 /* Tell the debugger that the machine is gone, and stop listening. The vCPUs stand. NULL is fine. */
 void gdb_free(struct gdb *g);
 
+/* The folder of a Unix socket, which gdb_free() removes; borrowed. -1: there is none. */
+int gdb_folder(const struct gdb *g);
+
 /* On c's thread: run() came back with c->debug.stop set. */
 void gdb_stopped(struct gdb *g, struct vcpu *c);
 
