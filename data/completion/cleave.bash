@@ -53,13 +53,14 @@ _cleave()
 		--console | --virtio-console) words='stdio none pty file=' ;;
 		--vsock) words='cid= path=' ;;
 		--on-io-error) words='report stop' ;;
+		--sandbox) words='on off' ;;
 		--log) words='error warn info debug' ;;
 		--trace) words='exc int pio mmio irq timer msr cpuid mmu mode block disas regs dbt perf boot
 			reset guest all' ;;
 		--net) words='user user,forward= user,restrict tap= none' ;;
 		--name | --append | --memory | --cpus | --icount-hash | --balloon) return ;;
 		*) words='--kernel --initrd --append --memory --cpus --cpu --engine --engine-dwell --gdb --gdb-wait --pv --console --disk --on-io-error
-			--name --net --virtio-console --balloon --vsock --debug-exit --no-reboot --stats --icount --icount-hash
+			--name --net --virtio-console --balloon --vsock --sandbox --debug-exit --no-reboot --stats --icount --icount-hash
 			--log --trace --help' ;;
 		esac
 	fi

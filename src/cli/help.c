@@ -76,6 +76,8 @@ static void help_run(void)
 	      "  --net none        no card: the default\n"
 	      "  --debug-exit      port 0xf4 ends the process: status (value << 1) | 1\n"
 	      "  --no-reboot       a reset ends the machine in place of restarting it\n"
+	      "  --sandbox on|off  give up all system calls and files that the machine does not\n"
+	      "                    need once it runs (on; off is for debuggers)\n"
 	      "  --stats           print counters at the end\n"
 	      "  --icount          deterministic: time is the count of instructions; one CPU only\n"
 	      "  --icount-hash N   with it, a hash of the registers every N instructions, to stderr\n"

@@ -5,6 +5,7 @@
 #include "host/sandbox_threads.h"
 
 #include <linux/filter.h>
+#include <stdint.h>
 
 /* Landlock's version in this kernel; 0 if there is none. */
 int sandbox_landlock_abi(void);

@@ -52,11 +52,12 @@ void sandbox_thread_is(const enum sandbox_kind *kind)
 	my_kind = kind;
 }
 
-/* malloc looks into /sys for how many arenas it may have when a thread first wants one, and later
- * into /proc before it shrinks one. With a single arena it opens nothing. */
+/* What the C library would open files for later: malloc, to find how many arenas it may have and
+ * before it shrinks one (with a single arena it opens nothing), and gmtime, for the time zone. */
 void sandbox_prepare(void)
 {
 	mallopt(M_ARENA_MAX, 1);
+	tzset();
 }
 
 struct entry {

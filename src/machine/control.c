@@ -9,7 +9,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/file.h>
@@ -234,6 +233,7 @@ int control_new(struct control **out, struct machine *m, const char *name, struc
 	if (!c)
 		return err_set(err, ENOMEM, "control socket");
 	c->m = m;
+	json_object_seed(0); /* from a file that the sandbox keeps it from later */
 	c->socket = c->timer = c->lock = c->folder = -1;
 	clock_gettime(CLOCK_MONOTONIC, &c->since);
 	for (unsigned i = 0; i < CONTROL_CLIENTS; i++)

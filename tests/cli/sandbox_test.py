@@ -124,6 +124,12 @@ def attack(pid, at, tid, comm):
     ptrace(DETACH, tid)
 
 
+def status(d):
+    ps = subprocess.run([cleave, "ps", "--json"], env={**os.environ, "XDG_RUNTIME_DIR": str(d)}, capture_output=True,
+                        text=True, check=True)
+    return json.loads(ps.stdout)[0]["sandbox"]
+
+
 def main(d):
     for name in ("disk", "disk2"):
         with open(d / name, "wb") as f:
@@ -140,12 +146,14 @@ def main(d):
         if vm.poll() is not None or time.monotonic() > until:
             fail(f"the machine does not start: {(d / 'err').read_text()}")
         time.sleep(0.05)
+    if status(d)["refused_calls"]:
+        fail(f"a call was refused in normal use: {(d / 'err').read_text()}")
     threads = list(tasks(vm.pid))
     if len(threads) < 9:
         fail(f"only {len(threads)} threads")
-    for tid, comm, status in threads:
+    for tid, comm, text in threads:
         for line in ("Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000"):
-            if line not in status:
+            if line not in text:
                 fail(f"thread {comm} has no {line!r}")
     try:
         at = plant(vm.pid)
@@ -155,9 +163,7 @@ def main(d):
         print(f"skipped: {e}")
         vm.kill()
         sys.exit(77)
-    list_json = subprocess.run([cleave, "ps", "--json"], env={**os.environ, "XDG_RUNTIME_DIR": str(d)},
-                               capture_output=True, text=True, check=True).stdout
-    sandbox = json.loads(list_json)[0]["sandbox"]
+    sandbox = status(d)
     if sandbox["threads"] != len(threads) or sandbox["refused_calls"] < 20 * len(threads):
         fail(f"the status says {sandbox}")
     if "refused system call 257, openat" not in (d / "err").read_text():
