@@ -208,13 +208,14 @@ static bool start_at(struct probe *p, uint64_t rip, uint64_t rcx)
 
 /* -- Making and ending it ---------------------------------------------------------------------- */
 
-/* Runs are interrupted in ms milliseconds from now. */
-static void set_limit(struct probe *p, unsigned ms)
+/* Runs are interrupted in ms milliseconds from now. False if they cannot be: better none then. */
+static bool set_limit(struct probe *p, unsigned ms)
 {
 	if (p->has_timer)
 		kick_timer_stop(p->timer);
 	p->has_timer = kick_timer_start(&p->timer, ms, NULL) == 0;
 	p->end_ns = now_ns() + ms * 1000000ll;
+	return p->has_timer;
 }
 
 static int make_memory(struct probe *p, struct err *err)
@@ -315,7 +316,8 @@ static double measure_speed(struct probe *p)
 {
 	int64_t best[2] = { INT64_MAX, INT64_MAX };
 
-	set_limit(p, LOOPS_MS);
+	if (!set_limit(p, LOOPS_MS))
+		return 0;
 	for (unsigned i = 0; i < 2 * ROUNDS; i++) {
 		int64_t ns = time_loop(p, i & 1 ? LONG_LOOP : SHORT_LOOP);
 
@@ -330,10 +332,9 @@ static double measure_speed(struct probe *p)
 static void test_function(struct probe *p, struct kvm_probe *result)
 {
 	result->failed_at = step_name[0];
-	result->failed_how = "KVM refuses its registers";
+	result->failed_how = "KVM refuses its registers, or there is no timer";
 	p->ram[STEP] = 0;
-	set_limit(p, STEPS_MS);
-	if (!start_at(p, where(probe_steps), 0))
+	if (!set_limit(p, STEPS_MS) || !start_at(p, where(probe_steps), 0))
 		return;
 	result->failed_how = run_to_halt(p);
 	result->failed_at = NULL;
