@@ -14,7 +14,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from kvm_probe import need_hardware  # noqa: E402
+from kvm_host import need_hardware  # noqa: E402
 
 SLOW = int(os.environ.get("TEST_SLOW", 1))
 # Lines of dmesg that a kernel prints on bare metal or other virtual machines too.

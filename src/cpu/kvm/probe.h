@@ -19,7 +19,7 @@ struct kvm_probe {
 	double took_ms;
 };
 
-/* Try, for at most about 100 ms. The signal of host/kick.h must not be blocked. */
+/* Try, for at most about 100 ms of CPU time. The signal of host/kick.h must not be blocked. */
 void kvm_probe(struct kvm_probe *p);
 
 /* Is it fit for engine auto? why gets one sentence with the figures, cut to len. */
