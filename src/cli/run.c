@@ -6,18 +6,25 @@
 #include "base/trace.h"
 #include "cli/cli.h"
 #include "cli/disk_option.h"
+#include "cli/image.h"
+#include "cli/instance.h"
 #include "cli/net_option.h"
 #include "host/terminal.h"
 #include "cpu/x86/features.h"
 #include "machine/control.h"
 #include "machine/machine.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+
+#define DEFAULT_MEMORY (512 * MiB)
+#define IMAGE_MEMORY   (1 * GiB)
 
 struct options {
 	struct machine_config cfg;
@@ -28,6 +35,9 @@ struct options {
 	unsigned n_disks;
 	bool stop_on_error;
 	struct nic_config nic[MACHINE_MAX_NICS];
+	bool net_said;
+	struct instance_order order; /* image: the positional argument; NULL: none */
+	struct instance *instance;   /* owned */
 	bool help;
 };
 
@@ -258,8 +268,33 @@ static int set_name(struct options *o, const char *val, struct err *err)
 	return 0;
 }
 
+static int set_keep(struct options *o, const char *val, struct err *err)
+{
+	o->order.keep = true;
+	return 0;
+}
+
+static int set_ssh_key(struct options *o, const char *val, struct err *err)
+{
+	o->order.ssh_key = val;
+	return 0;
+}
+
+static int set_hostname(struct options *o, const char *val, struct err *err)
+{
+	o->order.hostname = val;
+	return 0;
+}
+
+static int set_user_data(struct options *o, const char *val, struct err *err)
+{
+	o->order.user_data = val;
+	return 0;
+}
+
 static int set_net(struct options *o, const char *val, struct err *err)
 {
+	o->net_said = true;
 	if (strcmp(val, "none") == 0) {
 		o->cfg.n_nics = 0;
 		return 0;
@@ -357,6 +392,10 @@ static const struct {
 	{ "--disk", true, set_disk },
 	{ "--on-io-error", true, set_on_io_error },
 	{ "--name", true, set_name },
+	{ "--keep", false, set_keep },
+	{ "--ssh-key", true, set_ssh_key },
+	{ "--hostname", true, set_hostname },
+	{ "--user-data", true, set_user_data },
 	{ "--net", true, set_net },
 	{ "--debug-exit", false, set_debug_exit },
 	{ "--no-reboot", false, set_no_reboot },
@@ -396,24 +435,150 @@ static int take_option(struct options *o, int argc, char **argv, int *i, struct 
 	return err_say(err, EINVAL, "there is no option '%s'; see `cleave run --help`", arg);
 }
 
+static int take_image(struct options *o, const char *arg, struct err *err)
+{
+	if (o->order.image)
+		return err_say(err, EINVAL, "'%s' is too much: one image, as in cleave run %s", arg,
+			       o->order.image);
+	if (!image_is_name(arg))
+		return err_say(err, EINVAL,
+			       "'%s' is no image's name, as in cleave run " IMAGE_EXAMPLE, arg);
+	o->order.image = arg;
+	return 0;
+}
+
+/* What goes with an image only. */
+static int check_order(const struct options *o, struct err *err)
+{
+	const struct instance_order *r = &o->order;
+	const char *option = r->ssh_key	    ? "--ssh-key"
+			     : r->hostname  ? "--hostname"
+			     : r->user_data ? "--user-data"
+			     : r->keep	    ? "--keep"
+					    : NULL;
+
+	if (r->image)
+		return 0;
+	if (option)
+		return err_say(err, EINVAL,
+			       "%s goes with an image, as in: cleave run " IMAGE_EXAMPLE, option);
+	if (!o->cfg.kernel)
+		return err_say(err, EINVAL,
+			       "what to boot? An image, as in cleave run " IMAGE_EXAMPLE
+			       ", or a kernel, as in --kernel vmlinuz");
+	return 0;
+}
+
 static int parse(struct options *o, int argc, char **argv, struct err *err)
 {
 	for (int i = 1; i < argc; i++) {
-		int ret = take_option(o, argc, argv, &i, err);
+		int ret = argv[i][0] == '-' ? take_option(o, argc, argv, &i, err)
+					    : take_image(o, argv[i], err);
 
 		if (ret < 0 || o->help)
 			return ret;
 	}
-	for (unsigned i = 0; i < o->n_disks; i++) {
-		o->disk[i] = o->disk_option[i].cfg;
-		o->disk[i].stop_on_error = o->stop_on_error;
+	if (!o->cfg.memory_bytes)
+		o->cfg.memory_bytes = o->order.image ? IMAGE_MEMORY : DEFAULT_MEMORY;
+	return check_order(o, err);
+}
+
+/* A port of the loopback that nobody has now; 0: none. */
+static uint16_t free_port(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(a);
+	AUTO_FD int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, len) < 0 ||
+	    getsockname(fd, (struct sockaddr *)&a, &len) < 0)
+		return 0;
+	return ntohs(a.sin_port);
+}
+
+/* The network of an instance where the user says nothing: NAT, with a way in for ssh. */
+static void add_default_net(struct options *o)
+{
+	struct net_user_cfg *u = &o->nic[0].user;
+	uint16_t port = free_port();
+
+	o->cfg.n_nics = 1;
+	if (!port)
+		return;
+	u->n_forwards = 1;
+	u->forward[0] = (struct net_forward){ .host_addr = INADDR_LOOPBACK,
+					      .host_port = port,
+					      .guest_port = 22 };
+}
+
+static void say_how_to_log_in(const struct options *o)
+{
+	const struct instance *in = o->instance;
+	char name[32];
+
+	snprintf(name, sizeof(name), "vm-%d", (int)getpid());
+	if (in->name[0])
+		fprintf(stderr, "cleave: %s runs %s; its disk is kept: cleave run %s --name %s\n",
+			in->name, o->order.image, o->order.image, in->name);
+	else
+		fprintf(stderr,
+			"cleave: %s runs %s; its disk is gone when it ends (--name NAME or --keep "
+			"keep it)\n",
+			name, o->order.image);
+	if (o->cfg.n_nics)
+		fprintf(stderr, "cleave: log in with: cleave ssh %s\n",
+			in->name[0] ? in->name : name);
+	if (in->password[0])
+		fprintf(stderr, "cleave: or on the console, as root with the password %s\n",
+			in->password);
+}
+
+/* Make the instance of an image, and put what it has before what the user said. */
+static int use_image(struct options *o, struct err *err)
+{
+	struct instance_order *r = &o->order;
+	int ret;
+
+	r->name = o->cfg.name;
+	r->append = o->cfg.append;
+	r->has_kernel = o->cfg.kernel != NULL;
+	ret = instance_new(&o->instance, r, err);
+	if (ret < 0)
+		return ret;
+	if (o->n_disks + o->instance->n_disks > MACHINE_MAX_DISKS)
+		return err_say(err, E2BIG, "--disk: at most %u disks, the image's among them",
+			       MACHINE_MAX_DISKS);
+	for (unsigned i = 0; i < o->instance->n_disks; i++)
+		o->disk[i].open = o->instance->disk[i];
+	if (!r->has_kernel) {
+		o->cfg.kernel = o->instance->boot.kernel;
+		if (o->instance->boot.initrd_fd >= 0 && !o->cfg.n_initrd)
+			o->cfg.initrd[o->cfg.n_initrd++] = o->instance->boot.initrd;
 	}
+	o->cfg.append = o->instance->append;
+	o->cfg.oem_strings = (const char *const *)o->instance->oem;
+	if (o->instance->name[0])
+		o->cfg.name = o->instance->name;
+	if (!o->net_said && !o->cfg.icount)
+		add_default_net(o);
+	say_how_to_log_in(o);
+	return 0;
+}
+
+/* All that the machine is made of, from what was said. */
+static int configure(struct options *o, struct err *err)
+{
+	int ret = o->order.image ? use_image(o, err) : 0;
+	unsigned first = o->instance ? o->instance->n_disks : 0;
+
+	if (ret < 0)
+		return ret;
+	for (unsigned i = 0; i < o->n_disks; i++)
+		o->disk[first + i] = o->disk_option[i].cfg;
 	o->cfg.disk = o->disk;
-	o->cfg.n_disks = o->n_disks;
-	if (!o->cfg.kernel)
-		return err_say(
-			err, EINVAL,
-			"--kernel is missing: it names what to boot, as in --kernel vmlinuz");
+	o->cfg.n_disks = first + o->n_disks;
+	for (unsigned i = 0; i < o->cfg.n_disks; i++)
+		o->disk[i].stop_on_error = o->stop_on_error;
 	return 0;
 }
 
@@ -532,14 +697,13 @@ static int run(const struct machine_config *cfg, struct err *err)
 int cmd_run(int argc, char **argv)
 {
 	/* As many as there can be. */
-	AUTO_FREE const char **initrd = calloc((size_t)argc, sizeof(*initrd));
+	AUTO_FREE const char **initrd = calloc((size_t)argc + 1, sizeof(*initrd));
 	AUTO_FREE char **text = calloc((size_t)argc, sizeof(*text));
 	struct options o = {
 		.text = text,
 		.cfg = {
 			.initrd = initrd,
 			.append = "",
-			.memory_bytes = 512 * MiB,
 			.n_cpus = 1,
 			.cpu = "max",
 			.engine = "auto",
@@ -554,7 +718,10 @@ int cmd_run(int argc, char **argv)
 	if (ret == 0 && o.help)
 		help_command("run");
 	else if (ret == 0)
+		ret = configure(&o, &err);
+	if (ret == 0 && !o.help)
 		ret = run(&o.cfg, &err);
+	instance_free(o.instance);
 	while (o.n_texts)
 		free(text[--o.n_texts]);
 	for (unsigned i = 0; i < o.n_disks; i++)
