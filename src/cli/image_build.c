@@ -275,6 +275,7 @@ static int write_facts(const struct build *b, struct err *err)
 {
 	char path[PATH_MAX], temporary[PATH_MAX];
 	json_t *list = json_array(), *facts;
+	AUTO_FD int fd = -1;
 	int ret = image_path(path, b->name, "image.json", err);
 
 	if (ret == 0)
@@ -284,9 +285,12 @@ static int write_facts(const struct build *b, struct err *err)
 	facts = json_pack("{s:s, s:s, s:I, s:I, s:o, s:s}", "name", b->name, "system",
 			  b->order->system, "created_s", (json_int_t)time(NULL), "disk_bytes",
 			  (json_int_t)b->bytes, "packages", list, "console_password", b->password);
+	if (ret == 0)
+		fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
+			  0600); /* a password */
 	if (ret == 0 &&
-	    (json_dump_file(facts, temporary, JSON_INDENT(2)) < 0 || rename(temporary, path) < 0))
-		ret = err_set(err, errno ? errno : EIO, "write %s", path);
+	    (fd < 0 || json_dumpfd(facts, fd, JSON_INDENT(2)) < 0 || rename(temporary, path) < 0))
+		ret = err_set(err, errno, "write %s", path);
 	json_decref(facts);
 	return ret;
 }
