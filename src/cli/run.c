@@ -35,7 +35,7 @@ struct options {
 	unsigned n_disks;
 	bool stop_on_error;
 	struct nic_config nic[MACHINE_MAX_NICS];
-	bool net_said;
+	bool memory_said, net_said;
 	struct instance_order order; /* image: the positional argument; NULL: none */
 	struct instance *instance;   /* owned */
 	bool help;
@@ -61,6 +61,7 @@ static int set_append(struct options *o, const char *val, struct err *err)
 
 static int set_memory(struct options *o, const char *val, struct err *err)
 {
+	o->memory_said = true;
 	if (parse_size(val, &o->cfg.memory_bytes) < 0)
 		return err_say(err, EINVAL, "'%s' is not a size; write it as in --memory 512M",
 			       val);
@@ -478,7 +479,7 @@ static int parse(struct options *o, int argc, char **argv, struct err *err)
 		if (ret < 0 || o->help)
 			return ret;
 	}
-	if (!o->cfg.memory_bytes)
+	if (!o->memory_said)
 		o->cfg.memory_bytes = o->order.image ? IMAGE_MEMORY : DEFAULT_MEMORY;
 	return check_order(o, err);
 }
