@@ -32,9 +32,8 @@ static const char packages[] =
 	"systemd-sysv,dbus,udev,linux-image-cloud-amd64,initramfs-tools,zstd,kmod,openssh-server,"
 	"systemd-resolved,iproute2,iputils-ping,netbase,ca-certificates,e2fsprogs,login,procps,less";
 
-static const char script[] =
-#include "cli/image_debian.h"
-	;
+/* data/image/debian.sh */
+extern const char image_debian_script[];
 
 /* What mmdebstrap and the script say when they begin something, and how much of the time was over
  * then. */
@@ -191,7 +190,7 @@ static int put_arguments(const struct build *b, FILE *f)
 		fprintf(f, ",%s", o->package[i]);
 	for (rest = b->sources.build_conf; *rest; rest += strcspn(rest, "\n") + 1)
 		fprintf(f, "%c--aptopt=%.*s", 0, (int)strcspn(rest, "\n"), rest);
-	fprintf(f, "%c--customize-hook=%s%c" RELEASE "%c/dev/null", 0, script, 0, 0);
+	fprintf(f, "%c--customize-hook=%s%c" RELEASE "%c/dev/null", 0, image_debian_script, 0, 0);
 	for (rest = b->sources.sources; *rest; rest += strcspn(rest, "\n") + 1)
 		fprintf(f, "%c%.*s", 0, (int)strcspn(rest, "\n"), rest);
 	fputc(0, f);

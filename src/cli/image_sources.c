@@ -42,8 +42,11 @@ char *image_output(const char *const *argv)
 		return NULL;
 	pid = fork();
 	if (pid == 0) {
+		int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+		dup2(null, STDIN_FILENO);
+		dup2(null, STDERR_FILENO);
 		dup2(pipes[1], STDOUT_FILENO);
-		freopen("/dev/null", "w", stderr);
 		execvp(argv[0], (char **)(uintptr_t)argv);
 		_exit(127);
 	}

@@ -27,30 +27,36 @@ static int instance_path(char *path, const char *name, const char *file, struct 
 	return store_path(path, PATH_MAX, err, "instances/%s/%s", name, file);
 }
 
+/* Read all of f, of at most max bytes, with a zero byte behind it. */
+static int fill_text(char *text, FILE *f, size_t max, size_t *len)
+{
+	*len = fread(text, 1, max, f);
+	text[*len] = 0;
+	if (ferror(f))
+		return -EIO;
+	return getc(f) == EOF ? 0 : -EFBIG;
+}
+
 /* All of a file of at most max bytes, with a zero byte behind it; owned by the caller. */
 static char *read_text(const char *path, size_t max, size_t *len, struct err *err)
 {
-	AUTO_FREE char *text = malloc(max + 1);
 	FILE *f = fopen(path, "re");
+	char *text = NULL;
+	int ret = f ? 0 : -errno;
 
-	if (f && text)
-		*len = fread(text, 1, max, f);
-	if (!f || !text || ferror(f)) {
-		err_set(err, text ? errno : ENOMEM, "read %s", path);
-		if (f)
-			fclose(f);
-		return NULL;
+	if (f) {
+		text = malloc(max + 1);
+		ret = text ? fill_text(text, f, max, len) : -ENOMEM;
+		fclose(f);
 	}
-
-	bool more = getc(f) != EOF;
-
-	fclose(f);
-	text[*len] = 0;
-	if (more) {
+	if (ret == 0)
+		return text;
+	free(text);
+	if (ret == -EFBIG)
 		err_say(err, EFBIG, "%s has more than %zu KiB", path, max / 1024);
-		return NULL;
-	}
-	return move_ptr(&text);
+	else
+		err_set(err, -ret, "read %s", path);
+	return NULL;
 }
 
 static char *base64(const char *text)

@@ -59,7 +59,7 @@ static struct both16 both16(uint16_t v)
 
 static struct both32 both32(uint32_t v)
 {
-	struct both32 b;
+	struct both32 b = { { 0 }, { 0 } };
 
 	store32(b.le, v);
 	store32(b.be, __builtin_bswap32(v));
