@@ -9,6 +9,7 @@
 #include "cli/image.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -294,6 +295,21 @@ static int write_facts(const struct build *b, struct err *err)
 	return ret;
 }
 
+/* What builds left that were killed. Needs the lock. */
+static void remove_leftovers(const char *folder)
+{
+	static const char *const begins[] = { ".disk.qcow2.", ".raw." };
+	DIR *dir = opendir(folder);
+	struct dirent *e;
+
+	while (dir && (e = readdir(dir)))
+		for (unsigned i = 0; i < ARRAY_SIZE(begins); i++)
+			if (strncmp(e->d_name, begins[i], strlen(begins[i])) == 0)
+				unlinkat(dirfd(dir), e->d_name, 0);
+	if (dir)
+		closedir(dir);
+}
+
 /* Without a disk of that name; it gets it when all is done. */
 static int build_disk(struct build *b, struct err *err)
 {
@@ -302,6 +318,8 @@ static int build_disk(struct build *b, struct err *err)
 
 	if (ret == 0)
 		ret = image_path(folder, b->name, ".", err);
+	if (ret == 0)
+		remove_leftovers(folder);
 	if (ret == 0)
 		ret = new_file_begin(&b->disk, disk, true, err);
 	if (ret < 0)

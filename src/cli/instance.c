@@ -3,6 +3,7 @@
 #include "base/bits.h"
 #include "base/err.h"
 #include "base/own.h"
+#include "cli/disk_image.h"
 #include "cli/image.h"
 #include "cli/seed.h"
 #include "cli/store.h"
@@ -117,7 +118,8 @@ static int make_keys(struct instance *in, const struct instance_order *o, struct
  * The disk.
  */
 
-static int create_overlay(struct instance *in, const char *image, struct err *err)
+/* Fill the empty file at path. */
+static int create_overlay(const char *path, const char *image, struct err *err)
 {
 	char base[PATH_MAX];
 	int ret = image_path(base, image, "disk.qcow2", err);
@@ -132,7 +134,7 @@ static int create_overlay(struct instance *in, const char *image, struct err *er
 		ret = qcow2_facts(base, &facts, err);
 	free(facts.snapshot);
 	o.bytes = facts.bytes;
-	return ret < 0 ? ret : qcow2_create(in->path, &o, err);
+	return ret < 0 ? ret : qcow2_create(path, &o, err);
 }
 
 /* A file without a name: gone with this process, however that ends. */
@@ -145,7 +147,7 @@ static int make_passing_disk(struct instance *in, const char *image, struct err 
 	in->disk_fd = mkostemp(in->path, O_CLOEXEC);
 	if (in->disk_fd < 0)
 		return err_set(err, errno, "make %s", in->path);
-	ret = create_overlay(in, image, err);
+	ret = create_overlay(in->path, image, err);
 	unlink(in->path);
 	snprintf(in->path, sizeof(in->path), "/proc/self/fd/%d", in->disk_fd);
 	return ret;
@@ -172,8 +174,8 @@ static int load_facts(json_t **facts, const char *name, struct err *err)
 				"there is no instance '%s'; `cleave image list` lists them", name);
 }
 
-/* The disk of this name that is there already: of the same image. -ENOENT. */
-static int find_kept_disk(struct instance *in, const char *image, struct err *err)
+/* The disk of this name that is there already: of the same image. */
+static int check_kept_disk(const struct instance *in, const char *image, struct err *err)
 {
 	json_t *facts;
 	int ret = load_facts(&facts, in->name, err);
@@ -189,36 +191,40 @@ static int find_kept_disk(struct instance *in, const char *image, struct err *er
 	return ret;
 }
 
-static int make_kept_disk(struct instance *in, const char *image, struct err *err)
+static int write_facts(const struct instance *in, const char *image, struct err *err)
 {
 	char path[PATH_MAX];
-	int ret = instance_path(path, in->name, "instance.json", err), fd;
-	json_t *facts;
+	int ret = instance_path(path, in->name, "instance.json", err);
+	json_t *facts = json_pack("{s:s, s:s}", "name", in->name, "image", image);
 
-	if (ret < 0)
-		return ret;
-	fd = open(in->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return err_set(err, errno, "make %s", in->path);
-	close(fd);
-	ret = create_overlay(in, image, err);
-	if (ret < 0)
-		return ret;
-	/* The last: without it there is no instance. */
-	facts = json_pack("{s:s, s:s}", "name", in->name, "image", image);
-	if (json_dump_file(facts, path, JSON_INDENT(2)) < 0)
+	if (ret == 0 && json_dump_file(facts, path, JSON_INDENT(2)) < 0)
 		ret = err_set(err, errno, "write %s", path);
 	json_decref(facts);
 	return ret;
+}
+
+/* The disk comes last, and whole: without it there is no instance. */
+static int make_kept_disk(struct instance *in, const char *image, struct err *err)
+{
+	struct new_file f;
+	int ret = write_facts(in, image, err);
+
+	if (ret == 0)
+		ret = new_file_begin(&f, in->path, false, err);
+	if (ret < 0)
+		return ret;
+	ret = new_file_end(&f, create_overlay(f.temporary, image, err), err);
+	return ret > 0 ? err_say(err, EINTR, "stopped by a signal") : ret;
 }
 
 static int open_kept_disk(struct instance *in, const char *image, struct err *err)
 {
 	int ret = instance_path(in->path, in->name, "disk.qcow2", err);
 
-	if (ret == 0)
-		ret = find_kept_disk(in, image, err);
-	return ret == -ENOENT ? make_kept_disk(in, image, err) : ret;
+	if (ret < 0)
+		return ret;
+	return access(in->path, F_OK) == 0 ? check_kept_disk(in, image, err)
+					   : make_kept_disk(in, image, err);
 }
 
 /* NAME, NAME-2, ...: the first that no instance has. */
@@ -409,7 +415,7 @@ int instance_list(json_t **list, struct err *err)
 	char path[PATH_MAX];
 	struct stat st;
 	size_t i;
-	int ret = image_names(&names, "instances", "instance.json", err);
+	int ret = image_names(&names, "instances", "disk.qcow2", err);
 
 	if (ret < 0)
 		return ret;
