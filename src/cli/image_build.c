@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pwd.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -405,6 +406,24 @@ static bool can_unshare(void)
 	return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
 }
 
+/* Whether a file of ranges has one for the user: lines of NAME-OR-UID:FIRST:COUNT. */
+static bool has_range(const char *path)
+{
+	const struct passwd *user = getpwuid(geteuid());
+	FILE *f = fopen(path, "re");
+	char line[256], number[16];
+	bool found = false;
+
+	snprintf(number, sizeof(number), "%u", (unsigned)geteuid());
+	while (f && !found && fgets(line, sizeof(line), f)) {
+		line[strcspn(line, ":\n")] = 0;
+		found = strcmp(line, number) == 0 || (user && strcmp(line, user->pw_name) == 0);
+	}
+	if (f)
+		fclose(f);
+	return found;
+}
+
 static int check_host(struct err *err)
 {
 	static const struct {
@@ -422,6 +441,12 @@ static int check_host(struct err *err)
 				       "building an image needs %s, which is not here; as root: "
 				       "apt-get install %s",
 				       needed[i].program, needed[i].package);
+	if (geteuid() && (!has_range("/etc/subuid") || !has_range("/etc/subgid")))
+		return err_say(
+			err, EPERM,
+			"building an image needs user ids to give to its files, and /etc/subuid "
+			"and /etc/subgid have none for you; as root: usermod --add-subuids "
+			"100000-165535 --add-subgids 100000-165535 USER");
 	if (!can_unshare())
 		return err_say(err, EPERM,
 			       "building an image needs namespaces, which this host does not let "
