@@ -12,7 +12,8 @@ all: build
 
 help:
 	@echo "make                install what is missing, build build/cleave"
-	@echo "make run            build, and boot a stock Debian kernel to a shell"
+	@echo "make run            build, and boot a stock Debian 12 to its login (builds that first, once)"
+	@echo "make shell          build, and boot a stock Debian kernel to a shell of busybox"
 	@echo "make check          build, and run every test this host can run"
 	@echo "make check m=asan   the same under ASan and UBSan; also m=tsan, m=cov"
 	@echo "make bench          ratios against peers and native"
@@ -29,11 +30,15 @@ $(B)/build.ninja:
 	@$(CC_$(m)) meson setup $(B) $(SETUP_$(m)) >/dev/null
 
 run: build
+	@scripts/install-deps build image
+	@$(B)/cleave run debian:12 --cpus 2
+
+shell: build
 	@scripts/install-deps build guests
 	@scripts/run-guest $(B)/cleave
 
 check: build
-	@scripts/install-deps build test guests
+	@scripts/install-deps build test guests image
 	@scripts/check $(B) $(suite)
 
 bench: build
@@ -64,4 +69,4 @@ install-files:
 clean:
 	rm -rf build build-asan build-tsan build-cov build-fuzz
 
-.PHONY: all help build run check bench lint fuzz install install-files clean
+.PHONY: all help build run shell check bench lint fuzz install install-files clean

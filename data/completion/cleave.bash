@@ -10,9 +10,9 @@ _cleave()
 	[[ $prev == = && $COMP_CWORD -ge 2 ]] && prev=${COMP_WORDS[COMP_CWORD - 2]}
 
 	if [[ $COMP_CWORD -eq 1 ]]; then
-		words='run disk ps ctl stop console ssh doctor version help'
+		words='run image disk ps ctl stop console ssh doctor version help'
 	elif [[ ${COMP_WORDS[1]} == help ]]; then
-		words='run disk ps ctl stop console ssh doctor version help'
+		words='run image disk ps ctl stop console ssh doctor version help'
 	elif [[ ${COMP_WORDS[1]} == disk ]]; then
 		case $prev in
 		--format | --to | --backing-format) words='raw qcow2' ;;
@@ -31,6 +31,14 @@ _cleave()
 			words='--format --to --cluster-size --compat --refcount-bits --backing
 				--backing-format --snapshot --force --repair --shrink --json --help' ;;
 		esac
+	elif [[ ${COMP_WORDS[1]} == image ]]; then
+		case $prev in
+		--size | --package | --name) return ;;
+		image) words='build list info rm' ;;
+		build) words='debian:12 --size --package --name --force --help' ;;
+		info | rm) words=$(cleave image list 2>/dev/null | awk '$1 && !/^I/ { print $1 }') ;;
+		*) words='--size --package --name --force --instance --json --help' ;;
+		esac
 	elif [[ ${COMP_WORDS[1]} == doctor ]]; then
 		words='--json --help'
 	elif [[ ${COMP_WORDS[1]} == ps ]]; then
@@ -41,7 +49,7 @@ _cleave()
 		[[ ${COMP_WORDS[1]} == stop ]] && words+=' --timeout --force --help'
 	elif [[ ${COMP_WORDS[1]} == run ]]; then
 		case $prev in
-		--kernel | --initrd | --disk)
+		--kernel | --initrd | --disk | --ssh-key | --user-data)
 			local IFS=$'\n'
 			compopt -o filenames 2>/dev/null
 			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
@@ -58,9 +66,9 @@ _cleave()
 		--trace) words='exc int pio mmio irq timer msr cpuid mmu mode block disas regs dbt perf boot
 			reset guest all' ;;
 		--net) words='user user,forward= user,restrict tap= none' ;;
-		--name | --append | --memory | --cpus | --icount-hash | --balloon) return ;;
+		--name | --hostname | --append | --memory | --cpus | --icount-hash | --balloon) return ;;
 		*) words='--kernel --initrd --append --memory --cpus --cpu --engine --engine-dwell --gdb --gdb-wait --pv --console --disk --on-io-error
-			--name --net --virtio-console --balloon --vsock --sandbox --debug-exit --no-reboot --stats --icount --icount-hash
+			--name --keep --ssh-key --hostname --user-data --net --virtio-console --balloon --vsock --sandbox --debug-exit --no-reboot --stats --icount --icount-hash
 			--log --trace --help' ;;
 		esac
 	fi

@@ -15,6 +15,7 @@ struct err;
 
 /* argv starts at the subcommand's name. Return the exit status. */
 int cmd_run(int argc, char **argv);
+int cmd_image(int argc, char **argv);
 int cmd_disk(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);

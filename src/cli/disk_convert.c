@@ -150,12 +150,24 @@ static int copy_into(struct copy *c, const struct disk_args *a, enum blk_format 
 	return ret == 0 ? closed : ret;
 }
 
+int disk_copy(const struct blk_open *from, const struct disk_args *a, enum blk_format to,
+	      struct new_file *f, struct err *err)
+{
+	struct copy c = { 0 };
+	int ret = blk_open(&c.from, NULL, from, err);
+
+	if (ret < 0)
+		return ret;
+	ret = copy_into(&c, a, to, f, err);
+	blk_close(c.from, NULL);
+	return ret;
+}
+
 int disk_convert(const struct disk_args *a, struct err *err)
 {
 	struct blk_open how = {
 		.path = a->file[0], .readonly = true, .backing = a->backing, .snapshot = a->snapshot
 	};
-	struct copy c = { 0 };
 	enum blk_format to = BLK_QCOW2;
 	struct new_file f;
 	int ret = disk_source_format(a, a->file[0], &how.format, err);
@@ -165,12 +177,6 @@ int disk_convert(const struct disk_args *a, struct err *err)
 	if (ret == 0 && how.format == BLK_RAW && a->snapshot)
 		ret = err_say(err, EINVAL, "--snapshot: only qcow2 images have snapshots");
 	if (ret == 0)
-		ret = blk_open(&c.from, NULL, &how, err);
-	if (ret < 0)
-		return ret;
-	ret = new_file_begin(&f, a->file[1], a->force, err);
-	if (ret == 0)
-		ret = new_file_end(&f, copy_into(&c, a, to, &f, err), err);
-	blk_close(c.from, NULL);
-	return ret;
+		ret = new_file_begin(&f, a->file[1], a->force, err);
+	return ret < 0 ? ret : new_file_end(&f, disk_copy(&how, a, to, &f, err), err);
 }

@@ -53,6 +53,11 @@ int new_file_end(struct new_file *f, int ret, struct err *err);
 int disk_make(const struct disk_args *a, const char *path, enum blk_format format, uint64_t bytes,
 	      struct err *err);
 
+/* Copy the disk from into f as a new image with a's options. Ends early
+ * where new_file_stopped says so. */
+int disk_copy(const struct blk_open *from, const struct disk_args *a, enum blk_format to,
+	      struct new_file *f, struct err *err);
+
 /* Says how far something is, on a terminal, once it takes more than a second. */
 struct progress {
 	uint64_t total, next_ns;

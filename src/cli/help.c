@@ -13,7 +13,8 @@ void help_general(void)
 	      "Runs virtual machines.\n"
 	      "\n"
 	      "Commands:\n"
-	      "  run       boot a kernel in a new machine\n"
+	      "  run       start a machine from an image or a kernel\n"
+	      "  image     build guest images, list and remove them\n"
 	      "  disk      make disk images, look at them, check, copy and resize them\n"
 	      "  ps        list the machines that run\n"
 	      "  ctl       move a running machine to another engine, pause it, reset it\n"
@@ -25,21 +26,28 @@ void help_general(void)
 	      "  help      explain a command, as in: cleave help run\n"
 	      "\n"
 	      "Example:\n"
-	      "  cleave run --kernel vmlinuz --initrd initrd.img --append console=ttyS0\n",
+	      "  cleave run debian:12\n",
 	      stdout);
 }
 
 static void help_run(void)
 {
-	fputs("usage: cleave run --kernel FILE [OPTION...]\n"
+	fputs("usage: cleave run IMAGE [OPTION...]\n"
+	      "       cleave run --kernel FILE [OPTION...]\n"
 	      "\n"
-	      "Boots FILE in a new machine and stays until the machine ends.\n"
+	      "Starts a new machine and stays until it ends. IMAGE is one that `cleave image list`\n"
+	      "lists, or debian:12, which is built first if it is missing (minutes). Its machine has a\n"
+	      "disk of its own, a network behind NAT, and lets you in by `cleave ssh`.\n"
 	      "\n"
+	      "  --keep            keep the disk; with --name, that one is taken up again\n"
+	      "  --ssh-key FILE    public keys that may log in as root, besides your machines' own\n"
+	      "  --hostname NAME   what the guest calls itself; default the machine's name\n"
+	      "  --user-data FILE  for cloud-init, in images with the package of that name\n"
 	      "  --kernel FILE     Linux bzImage, ELF file with a PVH note (vmlinux), or multiboot 1\n"
 	      "  --initrd FILE     initial RAM disk; may be repeated (Linux gets all as one). For\n"
 	      "                    multiboot a module; 'FILE TEXT' gives it a command line\n"
 	      "  --append TEXT     the kernel's command line\n"
-	      "  --memory SIZE     RAM, as 512M or 5G; default 512M\n"
+	      "  --memory SIZE     RAM, as 512M or 5G; default 512M, 1G for an image\n"
 	      "  --cpus N          1 to 64; default 1\n"
 	      "  --cpu MODEL       host, max, or x86-64-v1 to x86-64-v4, then ,+NAME or ,-NAME for\n"
 	      "                    features as /proc/cpuinfo names them; default max\n"
@@ -67,13 +75,14 @@ static void help_run(void)
 	      "  --engine-dwell MS[,ENGINE...]\n"
 	      "                    move between these engines, or all, at random times MS apart in\n"
 	      "                    the mean: to test them\n"
-	      "  --name NAME       what ps, stop, console and ssh call the machine\n"
+	      "  --name NAME       what ps, stop, console and ssh call the machine; an image's disk is\n"
+	      "                    kept under that name, and taken up again by it\n"
 	      "  --net user[,WORD...]   a network card behind NAT, without root; may be repeated:\n"
 	      "                    forward=[udp:][ADDRESS:]PORT:GUESTPORT lets the host in, restrict\n"
 	      "                    lets the guest reach nothing else, hostname=NAME, mtu=BYTES,\n"
 	      "                    mac=ADDRESS\n"
 	      "  --net tap=INTERFACE[,mac=ADDRESS]   a card on a tap interface of the host\n"
-	      "  --net none        no card: the default\n"
+	      "  --net none        no card: the default, but for images: those have one behind NAT\n"
 	      "  --debug-exit      port 0xf4 ends the process: status (value << 1) | 1\n"
 	      "  --no-reboot       a reset ends the machine in place of restarting it\n"
 	      "  --sandbox on|off  give up all system calls and files that the machine does not\n"
@@ -93,12 +102,38 @@ static void help_run(void)
 	      "--debug-exit what the guest wrote; 128 + N ended by signal N.\n"
 	      "\n"
 	      "Examples:\n"
+	      "  cleave run debian:12\n"
+	      "  cleave run debian:12 --name web --memory 2G --cpus 2\n"
 	      "  cleave run --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0' --memory 1G\n"
 	      "  cleave run --kernel vmlinuz --initrd initrd.img --disk root.qcow2,format=qcow2 \\\n"
 	      "      --append 'console=ttyS0 root=/dev/vda'\n"
 	      "  cleave run --kernel vmlinuz --initrd rd --name web --net user,forward=127.0.0.1:8080:80\n"
 	      "  cleave run --kernel test.elf --debug-exit --append 'smp 3' --cpus 4\n"
 	      "  cleave run --kernel vmlinuz --cpu x86-64-v3,-avx2 --trace exc,int,file=/tmp/t\n",
+	      stdout);
+}
+
+static void help_image(void)
+{
+	fputs("usage: cleave image COMMAND [OPTION...]\n"
+	      "\n"
+	      "Commands:\n"
+	      "  build SYSTEM   make an image of debian:12 from its packages, without root\n"
+	      "  list           list images, and the instances whose disks are kept\n"
+	      "  info IMAGE     describe an image, with root's password on the console\n"
+	      "  rm NAME        remove an image\n"
+	      "\n"
+	      "  --size SIZE    build: of the disk; default 4G\n"
+	      "  --package P    build: install this one, too; may be repeated\n"
+	      "  --name NAME    build: what to call it; default the system's name\n"
+	      "  --force        build: replace an image that is there\n"
+	      "  --instance     rm: a kept instance in place of an image\n"
+	      "  --json         list, info: for scripts\n"
+	      "\n"
+	      "Examples:\n"
+	      "  cleave image build debian:12\n"
+	      "  cleave image build debian:12 --name web --package nginx --size 10G\n"
+	      "  cleave image rm web\n",
 	      stdout);
 }
 
@@ -250,10 +285,10 @@ static const struct {
 	const char *command;
 	void (*print)(void);
 } pages[] = {
-	{ "run", help_run },   { "disk", help_disk },	  { "ps", help_ps },
-	{ "ctl", help_ctl },   { "stop", help_stop },	  { "console", help_console },
-	{ "ssh", help_ssh },   { "doctor", help_doctor }, { "version", help_version },
-	{ "help", help_help },
+	{ "run", help_run },	     { "image", help_image }, { "disk", help_disk },
+	{ "ps", help_ps },	     { "ctl", help_ctl },     { "stop", help_stop },
+	{ "console", help_console }, { "ssh", help_ssh },     { "doctor", help_doctor },
+	{ "version", help_version }, { "help", help_help },
 };
 
 bool help_command(const char *command)

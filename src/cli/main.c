@@ -21,6 +21,7 @@ static const struct {
 	{ "console", cmd_console },
 	{ "ssh", cmd_ssh },
 	{ "run", cmd_run },
+	{ "image", cmd_image },
 	{ "disk", cmd_disk },
 	{ "doctor", cmd_doctor },
 	{ "help", cmd_help },

@@ -57,11 +57,12 @@ struct machine_config {
 	const char *kernel;  /* path: bzImage, ELF with PVH note, multiboot 1 ELF */
 	const char **initrd; /* paths; Linux takes all concatenated, multiboot as modules */
 	unsigned n_initrd;
-	const char *append;	 /* kernel command line; never NULL */
-	uint64_t memory_bytes;	 /* a multiple of 4 KiB, at least 1 MiB */
-	unsigned n_cpus;	 /* 1 to 64 */
-	const char *cpu;	 /* cpu_model_parse's text */
-	const char *engine;	 /* "auto" or an engine's name */
+	const char *append;		/* kernel command line; never NULL */
+	const char *const *oem_strings; /* SMBIOS texts for the guest, up to a NULL; NULL: none */
+	uint64_t memory_bytes;		/* a multiple of 4 KiB, at least 1 MiB */
+	unsigned n_cpus;		/* 1 to 64 */
+	const char *cpu;		/* cpu_model_parse's text */
+	const char *engine;		/* "auto" or an engine's name */
 	unsigned dwell_ms;	 /* move between engines at random times, so far apart; 0: do not */
 	const char *dwell_among; /* these engines, which commas separate; NULL: all there are */
 	enum console_kind console;

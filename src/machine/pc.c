@@ -205,7 +205,8 @@ int pc_write_tables(struct machine *m, struct err *err)
 
 	if (!len || !physmap_write(&m->pm, ACPI_BASE, buf, len))
 		return err_say(err, ENOMEM, "the ACPI tables do not fit into the guest's memory");
-	len = smbios_build(buf, SMBIOS_END - SMBIOS_BASE, &m->model, low, m->pm.ram_bytes - low);
+	len = smbios_build(buf, SMBIOS_END - SMBIOS_BASE, &m->model, low, m->pm.ram_bytes - low,
+			   m->cfg.oem_strings);
 	if (!len || !physmap_write(&m->pm, SMBIOS_BASE, buf, len))
 		return err_say(err, ENOMEM, "the SMBIOS tables do not fit into the guest's memory");
 	return 0;

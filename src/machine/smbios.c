@@ -94,6 +94,13 @@ _Static_assert(sizeof(struct processor) == 0x30, "DSP0134 7.5");
 #define PROCESSOR_64BIT	    BIT(2)
 #define PROCESSOR_MULTICORE BIT(3)
 
+struct oem_strings {
+	struct header h;
+	uint8_t n;
+} __attribute__((packed));
+_Static_assert(sizeof(struct oem_strings) == 5, "DSP0134 7.12");
+#define MAX_STRINGS 255
+
 struct memory_array {
 	struct header h;
 	uint8_t location, use, correction;
@@ -268,6 +275,16 @@ static void add_processor(struct builder *b, const struct cpu_model *cpu)
 	ADD(b, 4, &s, "CPU 0", cpu->vendor, *brand ? brand : NULL, NULL);
 }
 
+static void add_oem_strings(struct builder *b, const char *const *text)
+{
+	struct oem_strings s = { .n = 0 };
+
+	while (text[s.n] && s.n < MAX_STRINGS)
+		s.n++;
+	if (s.n)
+		add(b, 11, &s, sizeof(s), text);
+}
+
 static void add_memory_array(struct builder *b, uint64_t bytes)
 {
 	struct memory_array s = {
@@ -327,7 +344,7 @@ static void add_range(struct builder *b, uint64_t first, uint64_t bytes)
 }
 
 static void add_structures(struct builder *b, const struct cpu_model *cpu, uint64_t low_bytes,
-			   uint64_t high_bytes)
+			   uint64_t high_bytes, const char *const *oem)
 {
 	struct boot_status no_errors = { 0 };
 	struct header end = { 0 };
@@ -336,6 +353,8 @@ static void add_structures(struct builder *b, const struct cpu_model *cpu, uint6
 	add_system(b);
 	add_chassis(b);
 	add_processor(b, cpu);
+	if (oem)
+		add_oem_strings(b, oem);
 	add_memory_array(b, low_bytes + high_bytes);
 	add_memory_device(b, low_bytes + high_bytes);
 	add_range(b, 0, low_bytes);
@@ -392,7 +411,7 @@ static struct entry64 make_entry64(const struct builder *b)
 }
 
 size_t smbios_build(uint8_t *buf, size_t size, const struct cpu_model *cpu, uint64_t low_bytes,
-		    uint64_t high_bytes)
+		    uint64_t high_bytes, const char *const *oem)
 {
 	struct builder b = { .buf = buf, .size = size, .used = TABLE_AT };
 	struct entry32 old;
@@ -400,7 +419,7 @@ size_t smbios_build(uint8_t *buf, size_t size, const struct cpu_model *cpu, uint
 
 	if (size < TABLE_AT)
 		return 0;
-	add_structures(&b, cpu, low_bytes, high_bytes);
+	add_structures(&b, cpu, low_bytes, high_bytes, oem);
 	if (b.overflow)
 		return 0;
 	old = make_entry32(&b);

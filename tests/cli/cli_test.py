@@ -4,6 +4,7 @@
 usage: cli_test.py CLEAVE
 """
 import json
+import os
 import pathlib
 import struct
 import subprocess
@@ -14,9 +15,9 @@ cleave = sys.argv[1]
 bad = 0
 
 
-def run(*args, timeout=20):
+def run(*args, timeout=20, env=None):
     return subprocess.run([cleave, *map(str, args)], stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True, timeout=timeout)
+                          text=True, timeout=timeout, env={**os.environ, **(env or {})})
 
 
 def check(what, ok, got=""):
@@ -26,9 +27,9 @@ def check(what, ok, got=""):
         bad = 1
 
 
-def refused(what, *args, names=()):
+def refused(what, *args, names=(), env=None):
     """Exit status 1, nothing on stdout, one sentence on stderr that names the trouble."""
-    p = run(*args)
+    p = run(*args, env=env)
     check(what, p.returncode == 1, f"exit status {p.returncode}")
     check(what, p.stdout == "", f"stdout {p.stdout!r}")
     check(what, p.stderr.count("\n") == 1 and p.stderr.startswith("cleave"), f"stderr {p.stderr!r}")
@@ -56,7 +57,7 @@ with tempfile.TemporaryDirectory() as d:
     for args in (["--help"], ["-h"], ["help"]):
         p = run(*args)
         check(f"{args}", p.returncode == 0 and p.stdout.startswith("usage: cleave COMMAND"), p.stdout)
-    for command in "run", "ps", "stop", "console", "ssh", "doctor", "version", "help":
+    for command in "run", "image", "ps", "stop", "console", "ssh", "doctor", "version", "help":
         check(f"help lists {command}", f"\n  {command} " in general, general)
         text = run("help", command).stdout
         for args in (["help", command], ["--help", command], [command, "--help"], [command, "-h"]):
@@ -72,7 +73,30 @@ with tempfile.TemporaryDirectory() as d:
     check("doctor --json", any(f["id"] == "kvm" for f in facts["facts"]), p.stdout)
 
     refused("no command's name", "frobnicate", names=["frobnicate"])
-    refused("no kernel", "run", names=["--kernel"])
+    refused("nothing to boot", "run", names=["--kernel", "debian:12"])
+    for option in "--ssh-key", "--hostname", "--user-data":
+        refused(f"{option} without an image", "run", "--kernel", "k", option, "x", names=[option, "debian:12"])
+    refused("--keep without an image", "run", "--kernel", "k", "--keep", names=["--keep", "debian:12"])
+    refused("two images", "run", "debian:12", "web", names=["web"])
+    refused("no image's name", "run", "../x", names=["../x", "debian:12"])
+    store = {"XDG_DATA_HOME": str(d / "data")}
+    refused("an unknown image", "run", "web", names=["web", "image list"], env=store)
+    refused("--name that is no name", "run", "debian:12", "--name", "a/b", names=["--name", "a/b"], env=store)
+    for command in "info", "rm":
+        refused(f"image {command} of nothing", "image", command, names=["debian:12"], env=store)
+        refused(f"image {command} of what there is not", "image", command, "web", names=["web"], env=store)
+        refused(f"image {command} of a path", "image", command, "../web", names=["../web"], env=store)
+    refused("rm of no instance", "image", "rm", "--instance", "web", names=["web"], env=store)
+    refused("rm of a path", "image", "rm", "--instance", "..", names=[".."], env=store)
+    refused("image does not", "image", "fly", names=["fly", "build"], env=store)
+    refused("image of what there is not", "image", "build", "plan9:4", names=["plan9:4", "debian:12"], env=store)
+    for option, value in ("--size", "much"), ("--size", "1M"), ("--package", "-x"), ("--package", "a,b"), \
+            ("--name", "a/b"), ("--name", ":"):
+        refused(f"{option} {value}", "image", "build", "debian:12", option, value, names=[option], env=store)
+    refused("--json of build", "image", "build", "--json", names=["--json"], env=store)
+    p = run("image", "list", "--json", env=store)
+    check("no images", json.loads(p.stdout) == {"images": [], "instances": []}, p.stdout + p.stderr)
+
     refused("a kernel that is not there", "run", "--kernel", d / "none", names=["none"])
     refused("a folder as kernel", "run", "--kernel", d)
     refused("an empty kernel", "run", "--kernel", kernel("empty", b""))

@@ -6,6 +6,7 @@
 
 static uint8_t buf[SMBIOS_END - SMBIOS_BASE + 64];
 static size_t used;
+static const char *const *texts;
 
 static uint8_t sum(const void *p, size_t len)
 {
@@ -23,7 +24,7 @@ static void build(unsigned n_cpus, uint64_t low, uint64_t high)
 
 	assert_int_equal(cpu_model_parse(&m, "x86-64-v2", n_cpus, 2500000, NULL), 0);
 	memset(buf, 0xa5, sizeof(buf));
-	used = smbios_build(buf, SMBIOS_END - SMBIOS_BASE, &m, low, high);
+	used = smbios_build(buf, SMBIOS_END - SMBIOS_BASE, &m, low, high, texts);
 	CHECK(used > 0);
 }
 
@@ -165,6 +166,25 @@ TEST(sizes_that_do_not_fit_the_old_fields_are_in_the_new_ones)
 	CHECK_EQ(load64(structure(19, 1) + 23), 8193 * GiB - 1);
 }
 
+TEST(texts_for_the_guest_are_oem_strings)
+{
+	static const char *const two[] = { "io.example:one=1", "two", NULL };
+	const uint8_t *s;
+
+	build(1, 64 * MiB, 0);
+	CHECK(!structure(11, 0));
+	texts = two;
+	build(1, 64 * MiB, 0);
+	texts = NULL;
+	s = structure(11, 0);
+	CHECK_EQ(s[1], 5);
+	CHECK_EQ(s[4], 2);
+	CHECK_STR(string(s, 1), two[0]);
+	CHECK_STR(string(s, 2), two[1]);
+	CHECK(!structure(11, 1));
+	CHECK(structure(16, 0));
+}
+
 TEST(a_small_buffer_is_not_overrun)
 {
 	struct cpu_model m;
@@ -173,7 +193,7 @@ TEST(a_small_buffer_is_not_overrun)
 	assert_int_equal(cpu_model_parse(&m, "max", 64, 2500000, NULL), 0);
 	for (size_t size = 0; size < used; size++) {
 		memset(buf, 0xa5, sizeof(buf));
-		CHECK(smbios_build(buf, size, &m, 3 * GiB, 5 * GiB) <= size);
+		CHECK(smbios_build(buf, size, &m, 3 * GiB, 5 * GiB, texts) <= size);
 		for (size_t i = size; i < size + 64; i++)
 			CHECK_EQ(buf[i], 0xa5);
 	}
@@ -182,4 +202,5 @@ TEST(a_small_buffer_is_not_overrun)
 TESTS(T(both_entry_points_lead_to_all_structures), T(no_two_structures_have_one_handle),
       T(what_every_board_must_have_is_there), T(the_processor_is_the_cpu_model),
       T(memory_is_one_device_that_is_mapped_in_at_most_two_places),
-      T(sizes_that_do_not_fit_the_old_fields_are_in_the_new_ones), T(a_small_buffer_is_not_overrun))
+      T(sizes_that_do_not_fit_the_old_fields_are_in_the_new_ones),
+      T(texts_for_the_guest_are_oem_strings), T(a_small_buffer_is_not_overrun))

@@ -149,8 +149,8 @@ static int find_backing(const struct q2_header *h, const struct blk_open *how,
 			       "the image stands on the backing file '%s', which is followed only "
 			       "when asked for: add backing",
 			       h->backing);
-	/* A name that is more than a path is another program's to follow. */
-	if (strchr(h->backing, ':') && !blk_is_nbd(h->backing))
+	/* A name that is more than a path (as QEMU tells) is another program's to follow. */
+	if (h->backing[strcspn(h->backing, ":/")] == ':' && !blk_is_nbd(h->backing))
 		return err_say(err, ENOTSUP, "the backing file '%s' is not the name of a file",
 			       h->backing);
 	if (strcmp(h->backing_format, "raw") != 0 && strcmp(h->backing_format, "qcow2") != 0)
