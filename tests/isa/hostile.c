@@ -333,6 +333,11 @@ static void random_code(struct random *r)
 	/* What the random registers left. */
 	__asm__ volatile("mov %0, %%dr7" : : "r"(0x400ull));
 	wrmsr(MSR_DEADLINE, 0);
+	/* SYSCALL and SYSENTER to ring 0 at a random address, and clocks that are written over this
+	 * kernel, would be the guest's own doing. */
+	wrmsr(MSR_EFER, rdmsr(MSR_EFER) & ~1ull);
+	wrmsr(MSR_SYSENTER_CS, 0);
+	try_wrmsr(MSR_KVM_SYSTEM_TIME, 0); /* none with --pv off */
 	lapic_write(APIC_SVR, 0x1ff);
 	lapic_write(APIC_TPR, 0);
 	lapic_write(APIC_DIVIDE, 0xb);

@@ -232,8 +232,10 @@ static inline void lapic_write(unsigned reg, u32 v)
 #define APIC_CCOUNT 0x390
 #define APIC_DIVIDE 0x3e0
 
-#define MSR_APIC_BASE 0x1b
-#define MSR_DEADLINE  0x6e0
-#define MSR_EFER      0xc0000080
+#define MSR_APIC_BASE	    0x1b
+#define MSR_DEADLINE	    0x6e0
+#define MSR_EFER	    0xc0000080
+#define MSR_SYSENTER_CS	    0x174
+#define MSR_KVM_SYSTEM_TIME 0x12
 
 #endif
