@@ -238,7 +238,9 @@ struct stubs {
 	uint32_t empty;	   /* returned to by an empty stack */
 	uint32_t mismatch; /* [RSP] is not R14 */
 	uint32_t fpu_load, x87_load;
-	uint32_t load_xmm, load_ymm, load_zmm, save_any;
+	uint32_t load[2]
+		     [3]; /* by whether ZMM16-31 and masks, and how much of ZMM0-15, are in use */
+	uint32_t save_any;
 	uint32_t end;
 };
 

@@ -8,7 +8,8 @@
 
 #define FPU(field)    ((int32_t)offsetof(struct vcpu_fpu, field))
 #define WIDE_YMM      XCR0_AVX
-#define WIDE_ZMM      XCR0_AVX512
+#define WIDE_ZMM      XCR0_ZMM_HI256
+#define WIDE_HIGH     (XCR0_HI16_ZMM | XCR0_OPMASK)
 #define CC_INTO_FLAGS 0x7f /* added to AL it moves bit 0 to OF */
 
 static const uint8_t callee_saved[] = { H_RBX, H_RBP, H_R12, H_R13, H_R14, H_R15 };
@@ -107,25 +108,37 @@ static void zero_high(struct emit *e)
 			(uint8_t)(0xc0 | n << 3 | n));
 }
 
-static void vec_all(struct emit *e, unsigned width, bool store)
+/* Registers 0-15. */
+static void vec_low(struct emit *e, unsigned width, bool store)
 {
-	for (unsigned n = 0; n < (width == 64 ? 32 : 16); n++)
+	for (unsigned n = 0; n < 16; n++)
 		vec_move(e, width, n, store);
-	if (width == 64)
-		for (unsigned n = 0; n < 8; n++)
-			mask_move(e, n, store);
 }
 
-/* What fpu_load jumps to. */
-static uint32_t make_loader(struct emit *e, unsigned width, bool has512)
+/* ZMM16-31 and the masks. */
+static void vec_high(struct emit *e, bool store)
+{
+	for (unsigned n = 16; n < 32; n++)
+		vec_move(e, 64, n, store);
+	for (unsigned n = 0; n < 8; n++)
+		mask_move(e, n, store);
+}
+
+enum high { HIGH_NONE, HIGH_ZERO, HIGH_LOAD };
+
+/* What fpu_load jumps to. Registers 0-15 are loaded no wider than they are in use: SSE code after
+ * a load of zeros into upper halves is up to 30 times slower than after VZEROUPPER. */
+static uint32_t make_loader(struct emit *e, unsigned width, enum high high)
 {
 	uint32_t at = emit_at(e);
 
 	if (width == 16)
 		vzeroupper(e);
-	if (width < 64 && has512)
+	vec_low(e, width, false);
+	if (high == HIGH_ZERO)
 		zero_high(e);
-	vec_all(e, width, false);
+	else if (high == HIGH_LOAD)
+		vec_high(e, false);
 	mxcsr_fpu(e, 2);
 	e_load(e, H_R14, h_gs(CTX(code)));
 	/* mov dword gs:[fpu_out], 0 */
@@ -135,11 +148,28 @@ static uint32_t make_loader(struct emit *e, unsigned width, bool has512)
 	return at;
 }
 
+/* test cl, bits; jz to what the answer is for: forward, to be patched. */
+static uint8_t *jump_unless(struct emit *e, uint8_t bits)
+{
+	uint32_t at;
+
+	E_BYTES(e, 0xf6, 0xc1, bits);
+	e8(e, JNZ);
+	e8(e, 5);
+	at = e_jmp(e);
+	return e->start + at;
+}
+
+static void land_here(struct emit *e, const uint8_t *from)
+{
+	e_patch(e, (uint32_t)(from - e->start), emit_at(e));
+}
+
 /* Store what is in use; RAX RCX RDX R14 and flags are lost. */
 static uint32_t make_saver(struct emit *e, uint64_t xcr0)
 {
-	uint32_t at = emit_at(e), wide = (uint32_t)xcr0 & (WIDE_YMM | WIDE_ZMM);
-	uint8_t *to_zmm = NULL, *to_ymm = NULL, *to_end[2] = { NULL, NULL };
+	uint32_t at = emit_at(e), wide = (uint32_t)xcr0 & (WIDE_YMM | WIDE_ZMM | WIDE_HIGH);
+	uint8_t *over, *end = NULL;
 
 	e_load(e, H_R14, h_gs(CTX(fpu)));
 	mxcsr_fpu(e, 3);
@@ -158,36 +188,30 @@ static uint32_t make_saver(struct emit *e, uint64_t xcr0)
 	E_BYTES(e, 0x88, 0x86);
 	e32(e, (uint32_t)FPU(wide));
 	e_op_reg(e, 0, 0, 0x09, H_RAX, H_RCX); /* or ecx, eax */
+	if (wide & WIDE_HIGH) {
+		over = jump_unless(e, WIDE_HIGH);
+		vec_high(e, true);
+		land_here(e, over);
+	}
 	if (wide & WIDE_ZMM) {
-		E_BYTES(e, 0xf6, 0xc1, WIDE_ZMM & 0xff); /* test cl, */
-		e8(e, JZ);
-		e8(e, 5);
-		to_zmm = e->p + 1;
-		e8(e, 0xe9);
-		e32(e, 0);
+		over = jump_unless(e, WIDE_ZMM);
+		vec_low(e, 64, true);
+		end = e->start + e_jmp(e);
+		land_here(e, over);
 	}
 	if (wide & WIDE_YMM) {
-		E_BYTES(e, 0xf6, 0xc1, WIDE_YMM);
-		e8(e, JZ);
-		e8(e, 5);
-		to_ymm = e->p + 1;
-		e8(e, 0xe9);
-		e32(e, 0);
+		uint8_t *narrow = jump_unless(e, WIDE_YMM), *done;
+
+		vec_low(e, 32, true);
+		done = e->start + e_jmp(e);
+		land_here(e, narrow);
+		vec_low(e, 16, true);
+		land_here(e, done);
+	} else {
+		vec_low(e, 16, true);
 	}
-	vec_all(e, 16, true);
-	if (to_ymm) {
-		to_end[0] = e->start + e_jmp(e);
-		e_patch(e, (uint32_t)(to_ymm - e->start), emit_at(e));
-		vec_all(e, 32, true);
-	}
-	if (to_zmm) {
-		to_end[1] = e->start + e_jmp(e);
-		e_patch(e, (uint32_t)(to_zmm - e->start), emit_at(e));
-		vec_all(e, 64, true);
-	}
-	for (unsigned i = 0; i < 2; i++)
-		if (to_end[i])
-			e_patch(e, (uint32_t)(to_end[i] - e->start), emit_at(e));
+	if (end)
+		land_here(e, end);
 	/* ldmxcsr gs:[host_mxcsr] */
 	e_op_mem(e, 0, 1, 0xae, 2, h_gs(CTX(host_mxcsr)));
 	vzeroupper(e);
@@ -407,9 +431,16 @@ void stubs_make(struct code_cache *k, uint64_t xcr0)
 	struct stubs *s = &k->stubs;
 	bool has512 = xcr0 & XCR0_ZMM_HI256;
 
-	s->load_xmm = make_loader(&e, 16, has512);
-	s->load_ymm = xcr0 & XCR0_AVX ? make_loader(&e, 32, has512) : s->load_xmm;
-	s->load_zmm = has512 ? make_loader(&e, 64, true) : s->load_ymm;
+	for (unsigned high = 0; high < 2; high++) {
+		enum high how = !has512 ? HIGH_NONE : high ? HIGH_LOAD : HIGH_ZERO;
+
+		s->load[high][0] = make_loader(&e, 16, how);
+		s->load[high][1] = s->load[high][2] = s->load[high][0];
+		if (xcr0 & XCR0_AVX)
+			s->load[high][1] = s->load[high][2] = make_loader(&e, 32, how);
+		if (has512)
+			s->load[high][2] = make_loader(&e, 64, how);
+	}
 	s->save_any = make_saver(&e, xcr0);
 	s->x87_load = make_x87_load(&e);
 	s->fpu_load = emit_at(&e);
@@ -430,11 +461,32 @@ void stubs_make(struct code_cache *k, uint64_t xcr0)
 	k->cold_used = k->cold;
 }
 
+/* Registers 0-15 that were stored wide may be wide in nothing but name: the host takes an upper
+ * half of zeros that was loaded for one in use. */
+static void narrow(struct vcpu_fpu *f)
+{
+	uint64_t ymm = 0, zmm = 0;
+
+	for (unsigned n = 0; n < 16; n++) {
+		const uint64_t *q = (const uint64_t *)f->zmm[n];
+
+		ymm |= q[2] | q[3];
+		zmm |= q[4] | q[5] | q[6] | q[7];
+	}
+	if (!ymm)
+		f->wide &= (uint8_t)~WIDE_YMM;
+	if (!zmm)
+		f->wide &= (uint8_t)~WIDE_ZMM;
+}
+
 void fpu_choose(struct dbt *d)
 {
 	const struct stubs *s = &d->cache->stubs;
-	uint8_t wide = d->c->fpu.wide;
-	uint32_t at = wide & WIDE_ZMM ? s->load_zmm : wide & WIDE_YMM ? s->load_ymm : s->load_xmm;
+	struct vcpu_fpu *f = &d->c->fpu;
+	uint32_t at;
 
+	if (f->wide & (WIDE_YMM | WIDE_ZMM))
+		narrow(f);
+	at = s->load[!!(f->wide & WIDE_HIGH)][f->wide & WIDE_ZMM ? 2 : f->wide & WIDE_YMM ? 1 : 0];
 	d->ctx->fpu_load = (uint64_t)(uintptr_t)code_at(d->cache, at);
 }
