@@ -51,6 +51,9 @@ struct dbt_ctx {
 	uint64_t tsc_offset;
 	uint64_t gs[2];		 /* GS bases of the kernel's spaces, without and with AC */
 	uint64_t mask31, mask63; /* the constants 31 and 63 */
+	/* By the log2 of its size: the greatest address in a page, turned right by PAGE_SHIFT, of
+	 * an access that does not cross its end. */
+	uint64_t limit[7];
 	uint64_t rest; /* vcpu.rflags_rest without the next three, which code sets by itself */
 	uint64_t iflag, dflag, acflag; /* 0, or the bit in its place */
 	uint32_t irq_wait;	       /* an interrupt may wait for IF */
@@ -233,7 +236,6 @@ struct stubs {
 	uint32_t leave;		/* exit_noflags with ctx.exit set */
 	uint32_t fill[N_FILLS]; /* RCX = gva -> R14 = addend */
 	uint32_t string;	/* RCX = what dbt_string() takes */
-	uint32_t cross[7];	/* RCX = gva of 2^n bytes: comes back if they lie in one page */
 	uint32_t lookup;   /* go to RIP R14 by the jump cache; else take the exit in ctx.exit */
 	uint32_t empty;	   /* returned to by an empty stack */
 	uint32_t mismatch; /* [RSP] is not R14 */

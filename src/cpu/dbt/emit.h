@@ -259,6 +259,6 @@ static inline void e_call_to(struct emit *e, uint32_t to)
 }
 
 /* Conditions as in Jcc's low nibble. */
-enum { CC_JC = 2, CC_JZ = 4, CC_JNZ = 5 };
+enum { CC_JC = 2, CC_JZ = 4, CC_JNZ = 5, CC_JA = 7 };
 
 #endif

@@ -86,12 +86,12 @@ void tr_lose_flags(struct tr *t)
 	}
 }
 
-void tr_load_entry(struct tr *t, uint8_t reg, bool write)
+/* The same when S_ADD has the address, turned right by PAGE_SHIFT. */
+static void load_turned(struct tr *t, bool write)
 {
 	struct hmem entry = { .base = H_NONE, .index = S_ADD, .scale = 3, .gs = true };
 	struct emit *e = &t->e;
 
-	e_rorx(e, S_ADD, reg, PAGE_SHIFT);
 	e_mov32(e, S_ADD, S_ADD);
 	entry.disp = TABLE_READ;
 	if (write) {
@@ -102,29 +102,35 @@ void tr_load_entry(struct tr *t, uint8_t reg, bool write)
 	E_BYTES(e, 0x4d, 0x85, 0xf6); /* test r14, r14 */
 }
 
+void tr_load_entry(struct tr *t, uint8_t reg, bool write)
+{
+	e_rorx(&t->e, S_ADD, reg, PAGE_SHIFT);
+	load_turned(t, write);
+}
+
 void tr_access(struct tr *t, uint8_t reg, unsigned size, bool write, bool exact)
 {
 	struct emit *e = &t->e;
-	uint32_t exit = tr_exit(t, EXIT_INTERP, t->off[t->at]), unaligned = 0;
+	uint32_t exit = tr_exit(t, EXIT_INTERP, t->off[t->at]);
+	unsigned not_ours = 0;
 
 	tr_lose_flags(t);
-	if (size > 1) {
+	if (exact && size > 1) {
 		test_low(e, reg, (uint8_t)(size - 1));
-		unaligned = e_jcc(e, CC_JNZ);
-		if (exact)
-			tr_cold(t, (struct cold){ .kind = COLD_EXIT,
-						  .from = unaligned,
-						  .exit = exit,
-						  .noflags = true });
-		else
-			tr_cold(t, (struct cold){ .kind = COLD_CROSS,
-						  .from = unaligned,
-						  .back = emit_at(e),
-						  .exit = exit,
-						  .log2 = (uint8_t)__builtin_ctz(size),
-						  .reg = reg });
+		not_ours = CC_JNZ;
 	}
-	tr_load_entry(t, reg, write);
+	e_rorx(e, S_ADD, reg, PAGE_SHIFT);
+	if (!exact && size > 1) {
+		/* The offset in the page stands in bits 52 to 63 now. */
+		e_op_mem(e, 1, 0, 0x3b, S_ADD, h_gs(CTX(limit) + __builtin_ctz(size) * 8));
+		not_ours = CC_JA;
+	}
+	if (not_ours)
+		tr_cold(t, (struct cold){ .kind = COLD_EXIT,
+					  .from = e_jcc(e, not_ours),
+					  .exit = exit,
+					  .noflags = true });
+	load_turned(t, write);
 	tr_cold(t, (struct cold){ .kind = COLD_FILL,
 				  .from = e_jcc(e, CC_JZ),
 				  .back = emit_at(e),

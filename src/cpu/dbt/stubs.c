@@ -406,25 +406,6 @@ static void make_mismatch(struct emit *e, struct stubs *s)
 	e_jmp_to(e, s->lookup);
 }
 
-/* Called with RCX = gva like the routines above. */
-static uint32_t make_cross(struct emit *e, const struct stubs *s, unsigned size)
-{
-	uint32_t at = emit_at(e);
-	uint8_t *fail;
-
-	/* lea r14d, [rcx + size - 1]; xor r14d, ecx; test r14d, 0x1000 */
-	e_op_mem(e, 0, 0, 0x8d, H_R14, h_at(H_RCX, (int32_t)size - 1));
-	e_op_reg(e, 0, 0, 0x33, H_R14, H_RCX);
-	E_BYTES(e, 0x41, 0xf7, 0xc6);
-	e32(e, PAGE_SIZE);
-	fail = short_jump(e, JNZ);
-	e8(e, 0xc3);
-	land(e, fail);
-	take_number(e);
-	e_jmp_to(e, s->leave);
-	return at;
-}
-
 void stubs_make(struct code_cache *k, uint64_t xcr0)
 {
 	struct emit e = { .p = k->code.rw, .start = k->code.rw };
@@ -454,8 +435,6 @@ void stubs_make(struct code_cache *k, uint64_t xcr0)
 	make_lookup(&e, s);
 	make_mismatch(&e, s);
 	s->string = make_call(&e, s, dbt_string, 0);
-	for (unsigned n = 1; n < ARRAY_SIZE(s->cross); n++)
-		s->cross[n] = make_cross(&e, s, 1u << n);
 	s->end = (uint32_t)ALIGN_UP(emit_at(&e), 64u);
 	k->used = s->end;
 	k->cold_used = k->cold;

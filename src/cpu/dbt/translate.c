@@ -373,16 +373,12 @@ static void emit_cold(struct tr *t, const struct cold *c)
 {
 	struct emit *e = &t->e;
 
-	if (c->kind != COLD_FILL && c->kind != COLD_CROSS)
+	if (c->kind != COLD_FILL)
 		e_patch(e, c->from, emit_at(e));
 	switch (c->kind) {
 	case COLD_FILL:
 		call_numbered(t, c, t->k->stubs.fill[c->fill]);
 		tr_reload_fpu(t);
-		e_jmp_to(e, c->back);
-		break;
-	case COLD_CROSS:
-		call_numbered(t, c, t->k->stubs.cross[c->log2]);
 		e_jmp_to(e, c->back);
 		break;
 	case COLD_FPU:

@@ -12,7 +12,6 @@
 /* Code that stands behind the block, since it is rarely run. */
 enum cold_kind {
 	COLD_FILL,	/* get the addend, then back */
-	COLD_CROSS,	/* unaligned: back unless it crosses a page */
 	COLD_EXIT,	/* leave by exit */
 	COLD_FPU,	/* load the vector registers, then back */
 	COLD_X87,	/* load the x87 registers, then back */
@@ -26,9 +25,9 @@ enum cold_kind {
 struct cold {
 	uint8_t kind;
 	bool noflags;
-	uint8_t fill;	   /* COLD_FILL: enum fill_kind */
-	uint8_t log2, reg; /* COLD_CROSS: bytes; register with the address */
-	uint32_t from;	   /* offset of the rel32 that leads here */
+	uint8_t fill;  /* COLD_FILL: enum fill_kind */
+	uint8_t reg;   /* COLD_FILL: register with the address */
+	uint32_t from; /* offset of the rel32 that leads here */
 	uint32_t back;
 	uint32_t exit;
 	int32_t target; /* COLD_FAR: offset from the page's start */
@@ -78,8 +77,8 @@ struct tr {
  * register that is the address. S_ADD may be lost. H_NONE if the form is not for us. */
 uint8_t tr_address(struct tr *t, const struct insn *i);
 /* Check the access of size bytes (a power of two) at linear address reg; the host's address is reg
- * + S_ADD then. The host's flags are lost: t->saved says whether somebody wants them. exact: it
- * must be aligned, else the interpreter sees to it. */
+ * + S_ADD then. The host's flags are lost: t->saved says whether somebody wants them. One that
+ * crosses pages is the interpreter's; exact: one that is not aligned, too. */
 void tr_access(struct tr *t, uint8_t reg, unsigned size, bool write, bool exact);
 
 /* The host's flags are about to be lost: save them if somebody wants them. */
