@@ -137,12 +137,18 @@ static void original_fields(const struct insn *i, struct fields *f)
 	}
 }
 
+/* Registers that are not where an encoding can name them: displaced ones, and the second lowest
+ * byte of what stands beside a register that wants a REX prefix, or of RCX. The latter are turned
+ * right by a byte while they are in a scratch register. */
+#define TURNED 16 /* plus the guest register */
+
 /* How an instruction uses what has to be made free for it. */
 struct uses {
 	int mem;		   /* operand in memory, or -1 */
 	bool count;		   /* CL */
-	bool high;		   /* AH ... BH */
-	uint8_t guest[3], host[3]; /* displaced registers and where they are meanwhile */
+	bool high;		   /* AH, DH or BH, in place */
+	bool turned;		   /* AH ... BH, turned */
+	uint8_t guest[3], host[3]; /* such registers and where they are meanwhile */
 	bool written[3];
 	unsigned n;
 };
@@ -162,9 +168,20 @@ static bool note_displaced(struct uses *u, uint8_t g, bool written)
 	return true;
 }
 
+/* Can the encoding name AH ... BH as they are? */
+static bool fits_high(const struct insn *i)
+{
+	for (unsigned n = 0; n < i->n_opds; n++)
+		if ((i->opd[n].kind == OPD_GPRH && i->opd[n].reg == REG_RCX) ||
+		    (i->opd[n].kind == OPD_GPR && host_reg[i->opd[n].reg] >= H_R8))
+			return false;
+	return true;
+}
+
 static bool look(const struct insn *i, struct uses *u)
 {
 	const struct insn_form *form = &decode_forms[i->id];
+	bool fits = fits_high(i);
 
 	*u = (struct uses){ .mem = -1 };
 	for (unsigned n = 0; n < i->n_opds; n++) {
@@ -173,10 +190,10 @@ static bool look(const struct insn *i, struct uses *u)
 		switch (o->kind) {
 		case OPD_MEM: u->mem = (int)n; break;
 		case OPD_GPRH:
-			/* CH would be the high byte of a register that has none. */
-			if (o->reg == REG_RCX)
+			u->high |= fits;
+			u->turned |= !fits;
+			if (!fits && !note_displaced(u, TURNED + o->reg, tr_is_written(i, n)))
 				return false;
-			u->high = true;
 			break;
 		case OPD_GPR:
 			if (form->opd[n].from == FROM_NONE)
@@ -188,13 +205,27 @@ static bool look(const struct insn *i, struct uses *u)
 		default: break;
 		}
 	}
-	if (!u->high)
-		return true;
-	/* No REX may be there: the homes of RCX and RSP would need one. */
-	for (unsigned n = 0; n < i->n_opds; n++)
-		if (i->opd[n].kind == OPD_GPR && host_reg[i->opd[n].reg] >= H_R8)
-			return false;
-	return !u->count;
+	/* Those that write two registers could lose one by taking back the other. */
+	if (u->turned && (i->op == OP_XCHG || i->op == OP_XADD || i->op == OP_CMPXCHG))
+		return false;
+	return !(u->high || u->turned) || !u->count;
+}
+
+/* A register of u into its scratch register. */
+static void bring(struct emit *e, const struct uses *u, unsigned n)
+{
+	if (u->guest[n] >= TURNED)
+		e_rorx(e, u->host[n], host_reg[u->guest[n] - TURNED], 8);
+	else
+		e_load(e, u->host[n], h_gs(CTX_GPR(u->guest[n])));
+}
+
+static void take_back(struct emit *e, const struct uses *u, unsigned n)
+{
+	if (u->guest[n] >= TURNED)
+		e_rorx(e, host_reg[u->guest[n] - TURNED], u->host[n], 56);
+	else
+		e_store(e, h_gs(CTX_GPR(u->guest[n])), u->host[n]);
 }
 
 /* Give every field that names a general register its host register. */
@@ -204,13 +235,16 @@ static void rename_fields(const struct insn *i, const struct uses *u, struct fie
 
 	for (unsigned n = 0; n < i->n_opds; n++) {
 		const struct operand *o = &i->opd[n];
-		unsigned h;
+		unsigned h, guest = o->reg;
 
-		if (o->kind != OPD_GPR || form->opd[n].from == FROM_NONE)
+		if (form->opd[n].from == FROM_NONE ||
+		    (o->kind != OPD_GPR && !(o->kind == OPD_GPRH && u->turned)))
 			continue;
 		h = host_reg[o->reg];
+		if (o->kind == OPD_GPRH)
+			guest += TURNED;
 		for (unsigned s = 0; s < u->n; s++)
-			if (u->guest[s] == o->reg)
+			if (u->guest[s] == guest)
 				h = u->host[s];
 		if (o->size == 1 && h >= 4)
 			f->low_bytes = true;
@@ -332,7 +366,7 @@ bool lower_copy(struct tr *t, const struct insn *i)
 	if (u.count)
 		e_mov(e, H_RCX, H_GUEST_RCX);
 	for (unsigned n = 0; n < u.n && !(i->op == OP_MULX && u.mem >= 0); n++)
-		e_load(e, u.host[n], h_gs(CTX_GPR(u.guest[n])));
+		bring(e, &u, n);
 	rename_fields(i, &u, &f);
 	if (i->op == OP_X87 && !(attr & INSN_NOWAIT) && !t->x87_noted) {
 		e_load(e, S_ADD, h_gs(CTX(base)));
@@ -346,7 +380,7 @@ bool lower_copy(struct tr *t, const struct insn *i)
 		put(t, i, &f);
 	for (unsigned n = 0; n < u.n; n++)
 		if (u.written[n])
-			e_store(e, h_gs(CTX_GPR(u.guest[n])), u.host[n]);
+			take_back(e, &u, n);
 	if (writes_index(i))
 		e_mov(e, H_GUEST_RCX, H_RCX);
 	return true;
