@@ -8,8 +8,9 @@
  *
  * Registers. Most guest registers live in the host's of the same name. Guest RCX lives in host
  * R13 and guest RSP in R15, since host RCX and R14 are the translator's scratch and RSP is the
- * host's stack; guest R13, R14 and R15 live in ctx.gpr. Guest flags are the host's flags; a check
- * that needs flags saves them in ctx.cc while somebody wants them (liveness, translate.c).
+ * host's stack; guest R13 to R15 in host R9 to R11, and guest R9 to R11 in ctx.gpr. Guest flags are
+ * the host's flags; a check that needs flags saves them in ctx.cc while somebody wants them
+ * (liveness, translate.c).
  *
  * Memory. The table entry for bits 12 to 43 of a linear address, if it is not 0, is what to add to
  * the address to get the host's. See docs/engines.md for why a guest reaches nothing else.
@@ -35,9 +36,10 @@ struct tr;
 /* -- What generated code sees through GS ------------------------------------------------------ */
 
 #define MAX_GROUPS 8
+#define MAX_SPAN   320 /* bytes of a group: wider ones cross pages more often */
 
 struct dbt_ctx {
-	uint64_t gpr[16];     /* guest registers; while code runs only R13-R15 are right */
+	uint64_t gpr[16];     /* guest registers; while code runs only R9-R11 are right */
 	uint64_t base;	      /* linear address of the page that runs */
 	uint64_t rip;	      /* where an indirect jump went that was not at hand */
 	uint64_t code;	      /* entry: where to go */
@@ -51,9 +53,9 @@ struct dbt_ctx {
 	uint64_t tsc_offset;
 	uint64_t gs[2];		 /* GS bases of the kernel's spaces, without and with AC */
 	uint64_t mask31, mask63; /* the constants 31 and 63 */
-	/* By the log2 of its size: the greatest address in a page, turned right by PAGE_SHIFT, of
-	 * an access that does not cross its end. */
-	uint64_t limit[7];
+	/* By half the bytes, rounded up: the greatest address in a page, turned right by
+	 * PAGE_SHIFT, of what does not cross its end. */
+	uint64_t limit[MAX_SPAN / 2 + 1];
 	uint64_t rest; /* vcpu.rflags_rest without the next three, which code sets by itself */
 	uint64_t iflag, dflag, acflag; /* 0, or the bit in its place */
 	uint32_t irq_wait;	       /* an interrupt may wait for IF */

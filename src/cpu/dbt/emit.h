@@ -148,6 +148,24 @@ static inline void e_op_reg(struct emit *e, unsigned w, unsigned map, uint8_t op
 	e8(e, (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7)));
 }
 
+/* One no-operation of n bytes, 0 to 7. */
+static inline void e_nop(struct emit *e, unsigned n)
+{
+	static const uint8_t nops[8][8] = {
+		{ 0 },
+		{ 0x90 },
+		{ 0x66, 0x90 },
+		{ 0x0f, 0x1f, 0x00 },
+		{ 0x0f, 0x1f, 0x40, 0x00 },
+		{ 0x0f, 0x1f, 0x44, 0x00, 0x00 },
+		{ 0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00 },
+		{ 0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00 },
+	};
+
+	memcpy(e->p, nops[n], n);
+	e->p += n;
+}
+
 static inline void e_mov(struct emit *e, unsigned dst, unsigned src)
 {
 	if (dst != src)

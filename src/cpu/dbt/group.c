@@ -9,8 +9,6 @@
  */
 #include "cpu/dbt/translate_internal.h"
 
-/* Bytes from the first to the last of a group: wider ones cross pages more often. */
-#define GROUP_SPAN 320
 /* While planning, tr.member says so + base of an access whose group is still open. */
 #define GROUP_OPEN 128
 
@@ -134,21 +132,14 @@ static bool is_quiet(const struct tr *t, unsigned n)
 {
 	const struct insn *i = &t->insn[n];
 
-	for (unsigned k = 0; k < i->n_opds; k++)
-		if ((i->opd[k].kind == OPD_GPR && host_reg[i->opd[k].reg] == H_NONE))
-			return false;
-	if (i->op == OP_PUSH)
-		return t->member[n] && i->opd[0].kind != OPD_MEM;
-	if (i->op == OP_POP || i->op == OP_NOP)
-		return i->op == OP_NOP || t->member[n];
-	if (i->op == OP_JCC)
-		return true;
-	if (is_x87(i) || t->fn[n] != lower_copy)
-		return false;
-	for (unsigned k = 0; k < i->n_opds; k++)
-		if (i->has_mem && i->opd[k].kind == OPD_GPR && i->opd[k].reg == REG_RCX)
-			return false; /* may be a count */
-	return !i->has_mem || t->member[n];
+	switch (i->op) {
+	case OP_PUSH: return t->member[n] && i->opd[0].kind != OPD_MEM;
+	case OP_POP: return t->member[n];
+	case OP_LEA: return i->index == REG_ZERO || host_reg[i->index] != H_NONE;
+	case OP_NOP:
+	case OP_JCC: return true;
+	default: return t->fn[n] == lower_copy && copy_is_quiet(i, t->member[n]);
+	}
 }
 
 /* Does i lose S_ADD before it makes its group's access? */
@@ -184,7 +175,7 @@ static void add_member(struct tr *t, struct open_group *o, unsigned n, const str
 {
 	int32_t lo = o->moved + a->off, hi = lo + a->size;
 
-	if (o->n_members && MAX(hi, o->g.hi) - MIN(lo, o->g.lo) > GROUP_SPAN)
+	if (o->n_members && MAX(hi, o->g.hi) - MIN(lo, o->g.lo) > MAX_SPAN)
 		close_group(t, o);
 	if (!o->n_members) {
 		o->moved = 0;
@@ -251,11 +242,10 @@ void groups_plan(struct tr *t)
 
 /* -- Emitting ---------------------------------------------------------------------------------- */
 
-static uint32_t plain_exit(struct tr *t, uint32_t patch_at, uint8_t n_taken)
+static uint32_t plain_exit(struct tr *t, uint8_t n_taken)
 {
 	uint32_t exit = tr_exit(t, EXIT_PLAIN, t->off[t->at]);
 
-	t->k->exit[exit].patch_at = patch_at;
 	t->k->exit[exit].n_taken = n_taken;
 	return exit;
 }
@@ -270,35 +260,17 @@ static void check(struct tr *t, const struct group *g)
 {
 	struct emit *e = &t->e;
 	uint8_t base = tr_reg(t, g->base, S_ADDR), reg = base;
-	uint32_t from;
 
 	tr_lose_flags(t);
 	if (g->lo) {
 		e_lea(e, S_ADDR, h_at(base, g->lo));
 		reg = S_ADDR;
 	}
-	if (g->hi - g->lo > 1) {
-		e_mov32(e, S_ADD, reg);
-		E_BYTES(e, 0x41, 0x81, 0xce); /* or r14d, */
-		e32(e, ~(uint32_t)(PAGE_SIZE - 1));
-		E_BYTES(e, 0x41, 0x81, 0xc6); /* add r14d, */
-		e32(e, (uint32_t)(g->hi - g->lo - 1));
-		tr_align_rel32(e, 2);
-		from = e_jcc(e, CC_JC);
-		tr_cold(t, (struct cold){ .kind = COLD_EXIT,
-					  .from = from,
-					  .exit = plain_exit(t, from, PLAIN_PATIENCE),
-					  .noflags = true });
-	}
-	tr_load_entry(t, reg, g->write);
-	tr_align_rel32(e, 2);
-	from = e_jcc(e, CC_JZ);
-	tr_cold(t, (struct cold){ .kind = COLD_FILL,
-				  .from = from,
-				  .back = emit_at(e),
-				  .exit = plain_exit(t, from, 0),
-				  .fill = fill_of(g),
-				  .reg = reg });
+	tr_check(t, reg, (unsigned)(g->hi - g->lo), g->write,
+		 (struct cold){ .kind = COLD_EXIT,
+				.exit = plain_exit(t, PLAIN_PATIENCE),
+				.noflags = true },
+		 (struct cold){ .kind = COLD_FILL, .exit = plain_exit(t, 0), .fill = fill_of(g) });
 	if (g->keep)
 		e_store(e, h_gs(CTX(group) + (int32_t)(g - t->group) * 8), S_ADD);
 }

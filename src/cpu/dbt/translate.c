@@ -450,25 +450,6 @@ static void check_word(struct tr *t, int32_t word, struct cold c)
 	tr_cold(t, c);
 }
 
-/* No-operations up to a multiple of 8. */
-static void align_entry(struct emit *e)
-{
-	static const uint8_t nops[8][8] = {
-		{ 0 },
-		{ 0x90 },
-		{ 0x66, 0x90 },
-		{ 0x0f, 0x1f, 0x00 },
-		{ 0x0f, 0x1f, 0x40, 0x00 },
-		{ 0x0f, 0x1f, 0x44, 0x00, 0x00 },
-		{ 0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00 },
-		{ 0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00 },
-	};
-	unsigned n = -emit_at(e) & 7;
-
-	memcpy(e->p, nops[n], n);
-	e->p += n;
-}
-
 /* Flags come from before the block: is the first to touch them the first to do anything that loses
  * them? Then the host's flags are the place where it wants them. */
 static bool wants_host_flags(const struct tr *t)
@@ -500,7 +481,7 @@ static void begin(struct tr *t)
 	b->entry_saved = emit_at(e);
 	if (b->top_host)
 		tr_restore_flags(t);
-	align_entry(e);
+	e_nop(e, -emit_at(e) & 7);
 	b->top = emit_at(e);
 	if (!b->top_host)
 		b->entry_saved = b->top;

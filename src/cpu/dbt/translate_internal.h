@@ -83,8 +83,11 @@ void tr_access(struct tr *t, uint8_t reg, unsigned size, bool write, bool exact)
 
 /* The host's flags are about to be lost: save them if somebody wants them. */
 void tr_lose_flags(struct tr *t);
-/* Load the table entry for the address in reg into S_ADD; host flag ZF says that there is none. */
-void tr_load_entry(struct tr *t, uint8_t reg, bool write);
+/* The check itself, for size bytes up to MAX_SPAN; the host's flags are lost. crosses and missing
+ * say where to go when they do not lie in one page (size 1: they do), and when the table has no
+ * entry. */
+void tr_check(struct tr *t, uint8_t reg, unsigned size, bool write, struct cold crosses,
+	      struct cold missing);
 
 /* Does i read or write arithmetic flags, in the host's flags? */
 static inline bool touches_flags(const struct insn *i)
@@ -104,6 +107,9 @@ void tr_restore_flags(struct tr *t);
 /* The guest's instruction itself, with its registers and memory operand renamed. False: not for
  * us. */
 bool lower_copy(struct tr *t, const struct insn *i);
+/* Does lower_copy() of i keep what is in S_ADD? member: its access is a group's, whose addend is
+ * there. */
+bool copy_is_quiet(const struct insn *i, bool member);
 bool lower_lea(struct tr *t, const struct insn *i);
 bool lower_cmpxchg16b(struct tr *t, const struct insn *i);
 
