@@ -80,7 +80,8 @@ struct dbt_ctx {
 
 /* Distances from the GS base. The table for writes runs downwards: entry n is at -8 * (n + 1). */
 #define CTX_BYTES   4096
-#define JUMP_SLOTS  (1u << 16) /* by the low 16 bits of RIP */
+#define JUMP_SLOTS  (1u << 16) /* by bits JUMP_SHIFT to JUMP_SHIFT + 15 of RIP */
+#define JUMP_SHIFT  3
 #define JUMP_KEYS   0x100000   /* -rip; see jump_init() */
 #define JUMP_CODE   (JUMP_KEYS + JUMP_SLOTS * 8)
 #define TABLE_READ  0x200000

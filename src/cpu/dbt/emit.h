@@ -234,6 +234,13 @@ static inline void e_rorx(struct emit *e, unsigned dst, unsigned src, uint8_t n)
 		0xf0, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)), n);
 }
 
+/* rorx dst, src, shift; movzx dst, dst16: 16 bits of an address, as the number of a slot. */
+static inline void e_jump_slot(struct emit *e, unsigned dst, unsigned src, uint8_t shift)
+{
+	e_rorx(e, dst, src, shift);
+	e_op_reg(e, 0, 1, 0xb7, dst, dst);
+}
+
 /* A jump or call whose target comes later: returns the offset of its rel32. */
 static inline uint32_t e_jmp(struct emit *e)
 {

@@ -155,13 +155,13 @@ static unsigned go_cached(struct tr *t, int8_t undo, unsigned how)
 		return t->n_cold - 1;
 	}
 	key.disp = JUMP_KEYS;
-	e_op_reg(e, 0, 1, 0xb7, S_ADDR, S_ADD); /* movzx ecx, r14w */
+	e_jump_slot(e, S_ADDR, S_ADD, JUMP_SHIFT);
 	e_load(e, S_ADDR, key);
 	e_lea(e, S_ADDR, h_sum(S_ADDR, S_ADD));
 	E_BYTES(e, 0xe3, 0x05); /* jrcxz */
 	miss.from = e_jmp(e);
 	tr_cold(t, miss);
-	e_op_reg(e, 0, 1, 0xb7, S_ADDR, S_ADD);
+	e_jump_slot(e, S_ADDR, S_ADD, JUMP_SHIFT);
 	key.disp = JUMP_CODE;
 	e_op_mem(e, 0, 0, 0xff, how, key);
 	return t->n_cold - 1;

@@ -21,6 +21,11 @@ static uint64_t *entry_write(const struct space *s, uint32_t index)
 	return (uint64_t *)s->gs - 1 - index;
 }
 
+static uint16_t slot_of(uint64_t rip)
+{
+	return (uint16_t)(rip >> JUMP_SHIFT);
+}
+
 static uint64_t *jump_key(const struct space *s, uint16_t slot)
 {
 	return (uint64_t *)(s->gs + JUMP_KEYS) + slot;
@@ -132,9 +137,9 @@ const void *space_jump(const struct dbt *d, uint64_t rip)
 {
 	const struct space *s = d->now;
 
-	if (*jump_key(s, (uint16_t)rip) + rip)
+	if (*jump_key(s, slot_of(rip)) + rip)
 		return NULL;
-	return (const void *)(uintptr_t)*jump_code(s, (uint16_t)rip);
+	return (const void *)(uintptr_t)*jump_code(s, slot_of(rip));
 }
 
 void space_add_jump(struct dbt *d, uint64_t rip, uint64_t last, const void *code, bool global)
@@ -143,7 +148,7 @@ void space_add_jump(struct dbt *d, uint64_t rip, uint64_t last, const void *code
 	uint64_t bit, *word;
 
 	if (s->n_jumps < MAX_JUMPS)
-		s->jump[s->n_jumps++] = (uint16_t)rip;
+		s->jump[s->n_jumps++] = slot_of(rip);
 	else
 		s->n_jumps = MAX_JUMPS + 1;
 	word = code_page_word(s, rip, &bit);
@@ -151,8 +156,8 @@ void space_add_jump(struct dbt *d, uint64_t rip, uint64_t last, const void *code
 	word = code_page_word(s, last, &bit);
 	*word |= bit;
 	s->local_code |= !global;
-	*jump_code(s, (uint16_t)rip) = (uint64_t)(uintptr_t)code;
-	*jump_key(s, (uint16_t)rip) = -rip;
+	*jump_code(s, slot_of(rip)) = (uint64_t)(uintptr_t)code;
+	*jump_key(s, slot_of(rip)) = -rip;
 }
 
 /* -- Tables ----------------------------------------------------------------------------------- */

@@ -374,12 +374,12 @@ static void make_lookup(struct emit *e, struct stubs *s)
 	s->empty = emit_at(e);
 	e_load(e, H_RSP, h_gs(CTX(sp_top)));
 	s->lookup = emit_at(e);
-	e_op_reg(e, 0, 1, 0xb7, H_RCX, H_R14); /* movzx ecx, r14w */
+	e_jump_slot(e, H_RCX, H_R14, JUMP_SHIFT);
 	slot.disp = JUMP_KEYS;
 	e_load(e, H_RCX, slot);
 	e_op_reg(e, 1, 0, 0x03, H_RCX, H_R14); /* add rcx, r14 */
 	miss = short_jump(e, JNZ);
-	e_op_reg(e, 0, 1, 0xb7, H_RCX, H_R14);
+	e_jump_slot(e, H_RCX, H_R14, JUMP_SHIFT);
 	slot.disp = JUMP_CODE;
 	e_op_mem(e, 0, 0, 0xff, 4, slot);
 	land(e, miss);
