@@ -147,7 +147,7 @@ static unsigned go_cached(struct tr *t, int8_t undo, unsigned how)
 	struct emit *e = &t->e;
 
 	if (!t->saved)
-		tr_save_flags(t);
+		tr_save_flags(t, S_ADDR);
 	t->saved = true;
 	if (!may_link(t)) {
 		miss.from = e_jmp(e);
@@ -157,9 +157,8 @@ static unsigned go_cached(struct tr *t, int8_t undo, unsigned how)
 	key.disp = JUMP_KEYS;
 	e_jump_slot(e, S_ADDR, S_ADD, JUMP_SHIFT);
 	e_load(e, S_ADDR, key);
-	e_lea(e, S_ADDR, h_sum(S_ADDR, S_ADD));
-	E_BYTES(e, 0xe3, 0x05); /* jrcxz */
-	miss.from = e_jmp(e);
+	e_op_reg(e, 1, 0, 0x03, S_ADDR, S_ADD); /* add rcx, r14 */
+	miss.from = e_jcc(e, CC_JNZ);
 	tr_cold(t, miss);
 	e_jump_slot(e, S_ADDR, S_ADD, JUMP_SHIFT);
 	key.disp = JUMP_CODE;
@@ -280,7 +279,7 @@ static void push_return(struct tr *t)
 	if (!may_link(t))
 		return;
 	if (!t->saved)
-		tr_save_flags(t);
+		tr_save_flags(t, S_ADDR);
 	t->saved = true;
 	e_op_mem(e, 1, 0, 0x3b, H_RSP, h_gs(CTX(sp_limit))); /* cmp rsp, */
 	from = e_jcc(e, CC_JC);
@@ -391,7 +390,7 @@ bool lower_ret(struct tr *t, const struct insn *i)
 		return true;
 	}
 	if (!t->saved)
-		tr_save_flags(t);
+		tr_save_flags(t, S_ADDR);
 	e_op_mem(e, 0, 0, 0xc7, 0, h_gs(CTX(exit))); /* mov dword gs:[exit], */
 	e32(e, lookup_exit(t, (int8_t)(8 + extra)));
 	e8(e, 0xc3);

@@ -1,15 +1,14 @@
 /* Memory operands: the linear address, and the check that makes it a host address. */
 #include "cpu/dbt/translate_internal.h"
 
-void tr_save_flags(struct tr *t)
+void tr_save_flags(struct tr *t, uint8_t scratch)
 {
 	struct emit *e = &t->e;
 
-	e_store(e, h_gs(CTX(tmp)), H_RAX);
-	E_BYTES(e, 0x9f, 0x0f, 0x90, 0xc0);    /* lahf; seto al */
-	e_op_reg(e, 0, 1, 0xb7, H_RAX, H_RAX); /* movzx eax, ax */
-	e_store32(e, h_gs(CTX(cc)), H_RAX);
-	e_load(e, H_RAX, h_gs(CTX(tmp)));
+	e_mov(e, scratch, H_RAX);
+	E_BYTES(e, 0x9f, 0x0f, 0x90, 0xc0); /* lahf; seto al */
+	e_store16(e, h_gs(CTX(cc)), H_RAX);
+	e_mov(e, H_RAX, scratch);
 }
 
 void tr_restore_flags(struct tr *t)
@@ -17,7 +16,7 @@ void tr_restore_flags(struct tr *t)
 	struct emit *e = &t->e;
 
 	e_store(e, h_gs(CTX(tmp)), H_RAX);
-	e_load32(e, H_RAX, h_gs(CTX(cc)));
+	e_op_mem(e, 0, 1, 0xb7, H_RAX, h_gs(CTX(cc))); /* movzx eax, word: as it was stored */
 	E_BYTES(e, 0x04, 0x7f, 0x9e); /* add al, 0x7f; sahf */
 	e_load(e, H_RAX, h_gs(CTX(tmp)));
 }
@@ -81,7 +80,7 @@ static void test_low(struct emit *e, unsigned reg, uint8_t imm)
 void tr_lose_flags(struct tr *t)
 {
 	if (t->need[t->at] && !t->saved) {
-		tr_save_flags(t);
+		tr_save_flags(t, S_ADD);
 		t->saved = true;
 	}
 }

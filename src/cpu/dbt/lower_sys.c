@@ -107,7 +107,7 @@ bool lower_pushf(struct tr *t, const struct insn *i)
 	if (t->saved)
 		tr_restore_flags(t);
 	else
-		tr_save_flags(t);
+		tr_save_flags(t, S_ADD);
 	t->saved = true;
 	E_BYTES(e, 0x9c, 0x41, 0x58 | (S_ADD & 7)); /* pushfq; pop r14 */
 	E_BYTES(e, 0x41, 0x81, 0xe6);		    /* and r14d, arithmetic flags */
@@ -132,7 +132,7 @@ bool lower_string(struct tr *t, const struct insn *i)
 	    t->t->mode & TBM_COUNT)
 		return false;
 	if (t->need[t->at] && !t->saved) {
-		tr_save_flags(t);
+		tr_save_flags(t, S_ADD);
 		t->saved = true;
 	}
 	e_mov_imm(e, S_ADDR, i->opd[0].size | (rep ? STRING_REP : 0) | (movs ? STRING_MOVS : 0));

@@ -420,7 +420,7 @@ static void emit_cold_part(struct tr *t)
 	tr_take_exit(t, tr_exit(t, EXIT_VOID, b->off), !b->top_host);
 	if (!b->entry_host) {
 		b->entry_host = emit_at(e);
-		tr_save_flags(t);
+		tr_save_flags(t, S_ADD);
 		e_jmp_to(e, b->entry_saved);
 	}
 	for (unsigned n = 0; n < t->n_cold; n++)

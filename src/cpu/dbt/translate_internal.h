@@ -99,7 +99,8 @@ static inline bool touches_flags(const struct insn *i)
 
 /* Get the flags into the host's if i, which comes next, has to do with them. */
 void tr_flags_for(struct tr *t, const struct insn *i);
-void tr_save_flags(struct tr *t);
+/* To ctx.cc; scratch is lost. */
+void tr_save_flags(struct tr *t, uint8_t scratch);
 void tr_restore_flags(struct tr *t);
 
 /* -- lower_op.c ------------------------------------------------------------------------------- */
