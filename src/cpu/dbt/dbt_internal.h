@@ -82,7 +82,7 @@ struct dbt_ctx {
 #define CTX_BYTES   4096
 #define JUMP_SLOTS  (1u << 16) /* by bits JUMP_SHIFT to JUMP_SHIFT + 15 of RIP */
 #define JUMP_SHIFT  3
-#define JUMP_KEYS   0x100000   /* -rip; see jump_init() */
+#define JUMP_KEYS   0x100000 /* -rip; see jump_init() */
 #define JUMP_CODE   (JUMP_KEYS + JUMP_SLOTS * 8)
 #define TABLE_READ  0x200000
 #define TABLE_BITS  32
@@ -157,6 +157,10 @@ struct code_stack {
 #define TBM_EXACT 256u /* all flags are exact at every instruction */
 #define TBM_PLAIN 512u /* every access is checked by itself: see group.c */
 
+/* Registers that are the host's own. */
+#define LOADED_VEC 1u
+#define LOADED_X87 2u /* and MMX */
+
 struct tb {
 	/* What cache_find() looks at, together. */
 	struct tb *hash_next;
@@ -174,13 +178,13 @@ struct tb {
 	uint32_t entry_jump;  /* RIP in R14 */
 	uint32_t entry_saved; /* the page is the one that runs already */
 	uint32_t entry_host;  /* likewise, flags in the host's */
-	uint32_t top;	      /* all ways in lead here */
+	uint32_t top;	      /* all ways in lead here, with the FPU's registers in place */
 	uint32_t void_exit;   /* where top leads once it is void */
 	uint32_t end;
-	bool vec;      /* has vector registers in place */
-	bool top_host; /* flags are in the host's at top */
-	bool x87;      /* has x87 and MMX registers in place */
-	bool valid;    /* not void */
+	uint8_t loaded; /* LOADED_...: what it has in place from top on */
+	bool top_host;	/* flags are in the host's at top */
+	bool top_any;	/* it does not matter */
+	bool valid;	/* not void */
 };
 
 /* Ways out of the code. */
@@ -197,6 +201,15 @@ enum exit_kind {
 	EXIT_VOID,  /* the translation is void: go on at off in the new one */
 };
 
+/* Where a jump from the same page enters t, with flags in the host's or in ctx.cc, and some of the
+ * FPU's registers in place. 0: t is still being made, and has no such entry yet. */
+static inline uint32_t tb_entry(const struct tb *t, bool host, unsigned loaded)
+{
+	if (!(t->loaded & ~loaded) && (t->top_any || t->top_host == host))
+		return t->top;
+	return host ? t->entry_host : t->entry_saved;
+}
+
 struct tb_exit {
 	uint32_t tb;	   /* number */
 	uint32_t patch_at; /* offset of a rel32 */
@@ -205,6 +218,7 @@ struct tb_exit {
 	int8_t undo;	     /* EXIT_LOOKUP: what the branch has added to rSP */
 	uint8_t len, opsize; /* EXIT_SYSCALL to EXIT_IRET: of the instruction */
 	bool host;	     /* EXIT_LINK: flags are in the host's there */
+	uint8_t loaded;	     /* EXIT_LINK: what is sure to be in place there */
 	uint8_t n_taken;     /* EXIT_PLAIN: how often, up to PLAIN_PATIENCE */
 	uint16_t n_done;     /* instructions of the block before off */
 };

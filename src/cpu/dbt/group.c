@@ -58,34 +58,34 @@ static unsigned written(const struct insn *i)
 	return regs;
 }
 
-static bool is_reg64(const struct operand *o, unsigned reg)
+/* If all that i does to a register is to add a constant: which one, and what; else -1. */
+static int moves(const struct insn *i, int32_t *by)
 {
-	return o->kind == OPD_GPR && o->reg == reg && o->size == 8;
-}
-
-/* If all that i does to rSP is to add a constant, which one? regs: what it writes. */
-static bool moves_stack(const struct insn *i, unsigned regs, int32_t *by)
-{
+	const struct operand *to = &i->opd[0];
 	int32_t imm = (int32_t)i->imm;
+	int reg = to->kind == OPD_GPR && to->size == 8 ? to->reg : -1;
 
 	switch (i->op) {
 	case OP_PUSH:
 	case OP_PUSHF:
 	case OP_CALL:
-	case OP_CALL_IND: *by = -8; return i->opsize == 8;
+	case OP_CALL_IND: *by = -8; return i->opsize == 8 ? REG_RSP : -1;
 	case OP_POP:
 		*by = 8;
-		return i->opsize == 8 && i->opd[0].kind == OPD_GPR && i->opd[0].reg != REG_RSP;
+		return i->opsize == 8 && to->kind == OPD_GPR && to->reg != REG_RSP ? REG_RSP : -1;
 	case OP_ADD:
 	case OP_SUB:
 		*by = i->op == OP_ADD ? imm : -imm;
-		return is_reg64(&i->opd[0], REG_RSP) && i->opd[1].kind == OPD_IMM &&
-		       imm == (int16_t)imm;
+		return i->opd[1].kind == OPD_IMM && imm == (int16_t)imm ? reg : -1;
+	case OP_INC: *by = 1; return reg;
+	case OP_DEC: *by = -1; return reg;
 	case OP_LEA:
 		*by = (int32_t)i->disp;
-		return is_reg64(&i->opd[0], REG_RSP) && i->adsize == 8 && i->base == REG_RSP &&
-		       i->index == REG_ZERO && i->disp == (int16_t)i->disp;
-	default: *by = 0; return !(regs & 1u << REG_RSP);
+		return i->adsize == 8 && i->base == reg && i->index == REG_ZERO &&
+				       i->disp == (int16_t)i->disp
+			       ? reg
+			       : -1;
+	default: return -1;
 	}
 }
 
@@ -200,10 +200,11 @@ static void follow(struct tr *t, struct open_group *open, const struct insn *i)
 {
 	unsigned regs = written(i);
 	int32_t by = 0;
+	int reg = moves(i, &by);
 
-	if (i->op != OP_STAC && i->op != OP_CLAC && moves_stack(i, regs, &by)) {
-		open[REG_RSP].moved += by;
-		regs &= ~(1u << REG_RSP);
+	if (reg >= 0) {
+		open[reg].moved += by;
+		regs &= ~(1u << reg);
 	}
 	for (; regs; regs &= regs - 1)
 		if (open[__builtin_ctz(regs)].n_members)

@@ -187,7 +187,7 @@ void tr_align_rel32(struct emit *e, unsigned n)
 
 static uint32_t entry_of(const struct tr *t, const struct tb *to)
 {
-	return t->saved ? to->entry_saved : to->entry_host;
+	return tb_entry(to, !t->saved, t->returned ? 0 : t->t->loaded);
 }
 
 /* Where a jump to the offset can go right now; 0: to an exit. */
@@ -215,6 +215,7 @@ static void aim(struct tr *t, uint32_t rel32, int32_t target)
 	t->k->exit[exit].patch_at = rel32;
 	t->k->exit[exit].n_done++;
 	t->k->exit[exit].host = !t->saved;
+	t->k->exit[exit].loaded = t->returned ? 0 : t->t->loaded;
 	tr_cold(t, (struct cold){
 			   .kind = COLD_EXIT, .from = rel32, .exit = exit, .noflags = t->saved });
 }
@@ -297,6 +298,7 @@ static void return_site(struct tr *t)
 	E_BYTES(e, 0x48, 0x83, 0xc4, 8); /* add rsp, 8 */
 	e_lea(e, S_ADDR, h_at(S_ADD, -(int32_t)tr_next_off(t)));
 	e_store(e, h_gs(CTX(base)), S_ADDR);
+	t->returned = true;
 	tr_goto(t, tr_next_off(t));
 }
 

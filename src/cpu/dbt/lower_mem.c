@@ -17,7 +17,7 @@ void tr_restore_flags(struct tr *t)
 
 	e_store(e, h_gs(CTX(tmp)), H_RAX);
 	e_op_mem(e, 0, 1, 0xb7, H_RAX, h_gs(CTX(cc))); /* movzx eax, word: as it was stored */
-	E_BYTES(e, 0x04, 0x7f, 0x9e); /* add al, 0x7f; sahf */
+	E_BYTES(e, 0x04, 0x7f, 0x9e);		       /* add al, 0x7f; sahf */
 	e_load(e, H_RAX, h_gs(CTX(tmp)));
 }
 

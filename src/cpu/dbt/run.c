@@ -308,7 +308,7 @@ static void link_exit(struct dbt *d, const struct tb_exit *x, const struct tb *t
 	if (d->epoch == k->epoch && to->valid && !to->host2 &&
 	    (((uintptr_t)to->host ^ (uintptr_t)from->host) & ~(PAGE_SIZE - 1)) == 0 &&
 	    !((to->mode ^ from->mode) & ~TBM_PLAIN)) {
-		uint32_t rel = (x->host ? to->entry_host : to->entry_saved) - (x->patch_at + 4);
+		uint32_t rel = tb_entry(to, x->host, x->loaded) - (x->patch_at + 4);
 
 		__atomic_store_n((uint32_t *)(k->code.rw + x->patch_at), rel, __ATOMIC_RELEASE);
 		d->stats.links++;
@@ -325,7 +325,7 @@ static void redirect(struct dbt *d, const struct tb_exit *x, const struct tb *to
 	pthread_mutex_lock(&k->lock);
 	if (d->epoch == k->epoch && to->valid && !old->valid && to->host == old->host &&
 	    !to->host2 && !old->host2 && to->mode == old->mode) {
-		cache_redirect(k, old->top, old->top_host ? to->entry_host : to->entry_saved);
+		cache_redirect(k, old->top, tb_entry(to, old->top_host, old->loaded));
 	}
 	pthread_mutex_unlock(&k->lock);
 }

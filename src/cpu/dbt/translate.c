@@ -190,6 +190,12 @@ static bool leads_away(const struct insn *i)
 	       i->op == OP_RET;
 }
 
+/* What i wants in place: LOADED_... */
+static uint8_t loads(const struct insn *i)
+{
+	return (uint8_t)((is_vector(i) ? LOADED_VEC : 0) | (is_x87(i) ? LOADED_X87 : 0));
+}
+
 /* Decode from offset at on, as far as the translation shall reach. Returns how many bytes were
  * looked at. */
 static unsigned look_ahead(struct tr *t, unsigned at)
@@ -199,7 +205,7 @@ static unsigned look_ahead(struct tr *t, unsigned at)
 	t->n_insns = 0;
 	t->stop.op = OP_INVALID;
 	t->cut = false;
-	t->t->vec = t->t->x87 = false;
+	t->t->loaded = 0;
 	while (t->n_insns < TB_MAX_INSNS && at < PAGE_SIZE) {
 		struct insn *i = &t->insn[t->n_insns];
 		enum decode_result r = decode(t->page + at, PAGE_SIZE - at, 8, i);
@@ -213,8 +219,7 @@ static unsigned look_ahead(struct tr *t, unsigned at)
 			t->stop = *i;
 			return at + i->len - begin;
 		}
-		t->t->vec |= is_vector(i);
-		t->t->x87 |= is_x87(i);
+		t->t->loaded |= loads(i);
 		t->n_insns++;
 		at += i->len;
 		if (leads_away(i) || (i->op == OP_JCC && t->t->mode & TBM_EXACT))
@@ -235,14 +240,14 @@ static unsigned look_across(struct tr *t, unsigned at)
 	memcpy(bytes + n, t->page2, INSN_MAX_LEN);
 	t->n_insns = 0;
 	t->stop.op = OP_INVALID;
-	t->cut = t->t->vec = t->t->x87 = false;
+	t->cut = false;
+	t->t->loaded = 0;
 	t->off[0] = (uint16_t)at;
 	if (decode(bytes, n + INSN_MAX_LEN, 8, i) != DECODE_OK)
 		return INSN_MAX_LEN;
 	t->fn[0] = find_lowering(t, i);
 	if (t->fn[0]) {
-		t->t->vec = is_vector(i);
-		t->t->x87 = is_x87(i);
+		t->t->loaded = loads(i);
 		t->n_insns = 1;
 		t->off[1] = (uint16_t)(at + i->len);
 	} else {
@@ -346,9 +351,9 @@ void tr_cold(struct tr *t, struct cold c)
 
 void tr_reload_fpu(struct tr *t)
 {
-	if (t->t->vec)
+	if (t->t->loaded & LOADED_VEC)
 		e_call_to(&t->e, t->k->stubs.fpu_load);
-	if (t->t->x87)
+	if (t->t->loaded & LOADED_X87)
 		e_call_to(&t->e, t->k->stubs.x87_load);
 }
 
@@ -471,6 +476,7 @@ static void begin(struct tr *t)
 	struct emit *e = &t->e;
 	struct tb *b = t->t;
 
+	b->top_any = !t->need[0];
 	b->top_host = t->need[0] && wants_host_flags(t);
 	t->saved = t->need[0] && !b->top_host;
 	while (emit_at(e) % 16)
@@ -481,16 +487,14 @@ static void begin(struct tr *t)
 	b->entry_saved = emit_at(e);
 	if (b->top_host)
 		tr_restore_flags(t);
+	/* Where flags are wanted in ctx.cc, an entry for the other case stands in the cold part. */
+	b->entry_host = t->saved ? 0 : emit_at(e);
+	if (b->loaded & LOADED_VEC)
+		check_word(t, CTX(fpu_out), (struct cold){ .kind = COLD_FPU });
+	if (b->loaded & LOADED_X87)
+		check_word(t, CTX(x87_out), (struct cold){ .kind = COLD_X87 });
 	e_nop(e, -emit_at(e) & 7);
 	b->top = emit_at(e);
-	if (!b->top_host)
-		b->entry_saved = b->top;
-	/* Where flags are wanted in ctx.cc, an entry for the other case stands in the cold part. */
-	b->entry_host = t->saved ? 0 : b->top;
-	if (b->vec)
-		check_word(t, CTX(fpu_out), (struct cold){ .kind = COLD_FPU });
-	if (b->x87)
-		check_word(t, CTX(x87_out), (struct cold){ .kind = COLD_X87 });
 	check_word(t, CTX(poll),
 		   (struct cold){ .kind = COLD_EXIT,
 				  .exit = tr_exit(t, EXIT_POLL, b->off),
@@ -581,7 +585,7 @@ struct tb *translate(struct dbt *d, const uint8_t *host, const uint8_t *host2, u
 	t->page = host - off;
 	t->page2 = host2;
 	t->n_cold = t->at = 0;
-	t->x87_noted = false;
+	t->x87_noted = t->returned = false;
 	*b = (struct tb){
 		.host = host, .host2 = host2, .mode = mode, .valid = true, .off = (uint16_t)off
 	};

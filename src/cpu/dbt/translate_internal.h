@@ -63,6 +63,7 @@ struct tr {
 	unsigned at;			 /* the instruction at work */
 	bool x87_noted;			 /* ctx.x87_base is set */
 	bool saved;			 /* flags are in ctx.cc, not in the host's */
+	bool returned; /* what was called has come back, with the FPU's registers anywhere */
 	struct group group[MAX_GROUPS];
 	unsigned n_groups;
 	uint8_t member[TB_MAX_INSNS]; /* number of the group of its access + 1, or 0 */
