@@ -122,7 +122,7 @@ def main():
              guests / "initramfs.gz", "--initrd", guests / "modules-cloud.gz", "--memory", "512M",
              "--cpus", "2", "--append", "console=ttyS0 panic=-1 page_reporting.page_reporting_order=0 "
              "cleave.test=virtio cleave.modules="
-             "virtio_pci,virtio_rng,virtio_console,virtio_balloon,vmw_vsock_virtio_transport free_mb=230",
+             "virtio_pci,virtio_rng,virtio_console,virtio_balloon,vmw_vsock_virtio_transport free_mb=230 seconds=9",
              "--virtio-console", "pty", "--virtio-console", "pty,name=org.cleave.test",
              "--balloon", "256M,stats=1", "--vsock", f"cid=7,path={path}", "--stats"],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.PIPE, text=True)
@@ -162,7 +162,8 @@ def main():
         want = (29, 32, 34, 40) if device == "0x0005" else (28, 29, 32, 34, 40)
         bits = got.get("features_" + device, "0" * 64)
         need(all(bits[i] == "1" for i in want), f"features of {device}: {bits}")
-    # The last ones are of the time in which the guest sleeps, after it has freed 120 MiB.
+    # The last ones are of the time in which the guest sleeps, after it has freed 120 MiB: Linux
+    # reports some of it every 2 s.
     need(max(sizes) - min(sizes[-5:]) > 80 << 10, f"memory in use: {sizes[-60:]}")
     m = re.search(r"balloon: target (\d+) KiB, actual (\d+) KiB, inflated (\d+) KiB, reported (\d+) KiB"
                   r".*guest free (\d+) KiB", said)
