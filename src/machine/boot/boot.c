@@ -8,32 +8,40 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-/* Read all of path. */
-static int read_file(struct boot_file *f, const char *path, const char *option, struct err *err)
+/* Read all of it. */
+static int fetch(struct boot_file *f, struct err *err)
 {
-	AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-	struct stat st;
-
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return err_set(err, errno, "%s: open %s", option, path);
-	if (!S_ISREG(st.st_mode))
-		return err_say(err, EINVAL, "%s: %s is not a regular file", option, path);
-
-	AUTO_FREE uint8_t *data = malloc((size_t)st.st_size + 1);
+	AUTO_FREE uint8_t *data = malloc(f->len + 1);
+	uint64_t done = 0;
 
 	if (!data)
-		return err_set(err, ENOMEM, "%s: read %s", option, path);
-	while (f->len < (uint64_t)st.st_size) {
-		ssize_t n = read(fd, data + f->len, (size_t)st.st_size - f->len);
+		return err_set(err, ENOMEM, "read %s", f->text);
+	if (lseek(f->fd, 0, SEEK_SET) < 0)
+		return err_set(err, errno, "read %s", f->text);
+	while (done < f->len) {
+		ssize_t n = read(f->fd, data + done, f->len - done);
 
 		if (n < 0)
-			return err_set(err, errno, "%s: read %s", option, path);
+			return err_set(err, errno, "read %s", f->text);
 		if (n == 0)
-			break;
-		f->len += (uint64_t)n;
+			return err_say(err, EIO, "%s has become shorter", f->text);
+		done += (uint64_t)n;
 	}
 	f->data = move_ptr(&data);
 	return 0;
+}
+
+static int read_file(struct boot_file *f, const char *path, const char *option, struct err *err)
+{
+	struct stat st;
+
+	f->fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (f->fd < 0 || fstat(f->fd, &st) < 0)
+		return err_set(err, errno, "%s: open %s", option, path);
+	if (!S_ISREG(st.st_mode))
+		return err_say(err, EINVAL, "%s: %s is not a regular file", option, path);
+	f->len = (uint64_t)st.st_size;
+	return fetch(f, err) < 0 ? err_wrap(err, "%s", option) : 0;
 }
 
 /* A module may be "path command line"; a file that has the whole text as its name comes first. */
@@ -80,6 +88,7 @@ static int load(struct boot *b, const struct boot_cfg *cfg, struct err *err)
 
 	b->append = cfg->append;
 	b->kernel.text = cfg->kernel;
+	b->kernel.fd = -1;
 	ret = read_file(&b->kernel, cfg->kernel, "--kernel", err);
 	if (ret < 0)
 		return ret;
@@ -89,7 +98,7 @@ static int load(struct boot *b, const struct boot_cfg *cfg, struct err *err)
 			return err_set(err, ENOMEM, "--initrd");
 	}
 	for (unsigned i = 0; i < cfg->n_initrd; i++) {
-		b->n_initrd++;
+		b->initrd[b->n_initrd++].fd = -1;
 		ret = read_module(&b->initrd[i], cfg->initrd[i], err);
 		if (ret < 0)
 			return ret;
@@ -118,7 +127,8 @@ int boot_load_image(struct boot **out, const char *name, const void *image, size
 	if (!b)
 		return err_set(err, ENOMEM, "%s", name);
 	b->append = append;
-	b->kernel = (struct boot_file){ .data = malloc(len + 1), .len = len, .text = name };
+	b->kernel =
+		(struct boot_file){ .data = malloc(len + 1), .len = len, .fd = -1, .text = name };
 	if (!b->kernel.data) {
 		ret = err_set(err, ENOMEM, "%s", name);
 	} else {
@@ -132,26 +142,68 @@ int boot_load_image(struct boot **out, const char *name, const void *image, size
 	return ret;
 }
 
+static void free_file(struct boot_file *f)
+{
+	free(f->data);
+	if (f->fd >= 0)
+		close(f->fd);
+}
+
 void boot_free(struct boot *b)
 {
 	if (!b)
 		return;
 	for (unsigned i = 0; i < b->n_initrd; i++)
-		free(b->initrd[i].data);
+		free_file(&b->initrd[i]);
 	free(b->initrd);
-	free(b->kernel.data);
+	free_file(&b->kernel);
 	free(b);
 }
 
-int boot_place(const struct boot *b, const struct boot_board *board, struct boot_entry *entry,
-	       struct err *err)
+/* Have the files in memory, which they were when the machine was made. */
+static int fetch_all(struct boot *b, struct err *err)
 {
-	*entry = (struct boot_entry){ 0 };
+	int ret = 0;
+
+	for (unsigned i = 0; i < b->n_initrd && ret == 0; i++)
+		if (!b->initrd[i].data)
+			ret = fetch(&b->initrd[i], err);
+	if (ret < 0 || b->kernel.data)
+		return ret;
+	ret = fetch(&b->kernel, err);
+	return ret < 0 ? ret : identify(b, err); /* it may be another one now */
+}
+
+static void drop(struct boot_file *f)
+{
+	if (f->fd < 0)
+		return;
+	free(f->data);
+	f->data = NULL;
+}
+
+static int place(const struct boot *b, const struct boot_board *board, struct boot_entry *entry,
+		 struct err *err)
+{
 	switch (b->kind) {
 	case BOOT_LINUX: return linux_place(b, board, entry, err);
 	case BOOT_PVH: return pvh_place(b, board, entry, err);
 	default: return multiboot_place(b, board, entry, err);
 	}
+}
+
+int boot_place(struct boot *b, const struct boot_board *board, struct boot_entry *entry,
+	       struct err *err)
+{
+	int ret = fetch_all(b, err);
+
+	*entry = (struct boot_entry){ 0 };
+	if (ret == 0)
+		ret = place(b, board, entry, err);
+	for (unsigned i = 0; i < b->n_initrd; i++)
+		drop(&b->initrd[i]);
+	drop(&b->kernel);
+	return ret;
 }
 
 uint64_t boot_low_ram(const struct physmap *pm)

@@ -1,8 +1,8 @@
 /* Kernels and how they are started without firmware.
  *
- * boot_load reads and checks the files once; boot_place puts everything into guest memory, at the
- * start and again after each reset. The files are the user's but need not be what they claim to
- * be: every offset and length in them is checked before it is used.
+ * boot_load reads and checks the files; boot_place puts everything into guest memory, at the start
+ * and again after each reset, and then forgets what it can read again. The files are the user's but
+ * need not be what they claim to be: every offset and length in them is checked before it is used.
  */
 #ifndef MACHINE_BOOT_BOOT_H
 #define MACHINE_BOOT_BOOT_H
@@ -49,9 +49,9 @@ struct boot_board {
 };
 
 /* Write kernel, modules and boot information into memory and say how to enter. Errors: it does not
- * fit into the guest's memory.
+ * fit into the guest's memory; a file is not what it was.
  */
-int boot_place(const struct boot *b, const struct boot_board *board, struct boot_entry *entry,
+int boot_place(struct boot *b, const struct boot_board *board, struct boot_entry *entry,
 	       struct err *err);
 
 /* Give c, which was just reset, the entry's registers. */

@@ -5,8 +5,9 @@
 #include "machine/boot/boot.h"
 
 struct boot_file {
-	uint8_t *data; /* owned */
+	uint8_t *data; /* owned; NULL while nobody wants it */
 	uint64_t len;
+	int fd;		  /* to read data again; -1: data stays */
 	const char *text; /* as the user gave it: path, maybe a command line; borrowed */
 };
 

@@ -314,6 +314,40 @@ TEST(modules_carry_their_command_lines)
 	physmap_fini(&pm);
 }
 
+TEST(a_reset_reads_the_files_again)
+{
+	struct physmap pm = memory(64 * MiB);
+	char k[] = "/tmp/kernel-XXXXXX";
+	size_t len = make_elf64(img, 0x400000, 0x400000, "", 0);
+	struct boot_board board = { .pm = &pm };
+	struct boot_entry e;
+	struct boot *boot;
+
+	put_multiboot(img + 1028, 3, NULL);
+	struct boot_cfg cfg = { .kernel = temp_file(k, img, len), .append = "" };
+
+	CHECK_EQ(boot_load(&boot, &cfg, &err), 0);
+	CHECK_EQ(boot_place(boot, &board, &e, &err), 0);
+	uint32_t first = word(&pm, 0x400000);
+	uint32_t zero = 0;
+	CHECK(physmap_write(&pm, 0x400000, &zero, 4));
+	CHECK_EQ(boot_place(boot, &board, &e, &err), 0);
+	CHECK_EQ(word(&pm, 0x400000), first);
+
+	/* It is no kernel any more, then not even as long. */
+	int fd = open(k, O_WRONLY);
+	CHECK_EQ(pwrite(fd, "none", 4, 0), 4);
+	CHECK(boot_place(boot, &board, &e, &err) < 0);
+	CHECK(strstr(err.msg, "is not a kernel"));
+	CHECK_EQ(ftruncate(fd, 100), 0);
+	CHECK(boot_place(boot, &board, &e, &err) < 0);
+	CHECK(strstr(err.msg, "has become shorter"));
+	close(fd);
+	boot_free(boot);
+	unlink(k);
+	physmap_fini(&pm);
+}
+
 TEST(segments_outside_file_or_memory_are_refused)
 {
 	struct physmap pm = memory(64 * MiB);
@@ -364,4 +398,5 @@ TESTS(T(linux_is_entered_in_long_mode_with_the_zero_page), T(linux_gets_the_memo
       T(multiboot_elf_is_entered_with_its_magic), T(multiboot_entry_is_translated_from_virtual),
       T(multiboot_flat_images_go_where_they_say),
       T(multiboot_addresses_that_make_no_sense_are_refused), T(modules_carry_their_command_lines),
-      T(segments_outside_file_or_memory_are_refused), T(what_is_no_kernel_is_told_so))
+      T(a_reset_reads_the_files_again), T(segments_outside_file_or_memory_are_refused),
+      T(what_is_no_kernel_is_told_so))
