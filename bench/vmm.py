@@ -60,7 +60,8 @@ def command(engine, cleave, kernel, initrd, append, memory_mib, cpus=1):
 
 def extra_rss_kib(pid, memory_mib):
     """Resident KiB of a process beyond the guest's RAM: what is mapped of cleave's memfd "guest-ram",
-    by any alias, and for QEMU the mapping that has RAM's size.
+    by any alias, and for QEMU the mapping that has RAM's size. Memory that is mapped twice, as the
+    code cache is, counts once (Pss).
     """
     total = 0
     skip = False
@@ -71,7 +72,7 @@ def extra_rss_kib(pid, memory_mib):
             nameless = not m[1]
         elif line.startswith("Size:"):
             skip = skip or nameless and int(line.split()[1]) == memory_mib * 1024
-        elif line.startswith("Rss:") and not skip:
+        elif line.startswith("Pss:") and not skip:
             total += int(line.split()[1])
     return total
 
