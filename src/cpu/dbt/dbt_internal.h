@@ -72,6 +72,7 @@ struct dbt_ctx {
 	uint64_t host_sp;	    /* the C stack's, while code runs */
 	uint64_t sp;		    /* of the stack that code runs on, while it does not */
 	uint64_t sp_top, sp_limit;  /* where that is empty, and full */
+	uint8_t cross[64];	    /* what a load across pages found */
 	uint64_t group[MAX_GROUPS]; /* addends of groups of accesses (group.c) */
 };
 
@@ -215,12 +216,14 @@ struct tb_exit {
 	uint32_t patch_at; /* offset of a rel32 */
 	uint16_t off;	   /* from the start of the guest page */
 	uint8_t kind;
-	int8_t undo;	     /* EXIT_LOOKUP: what the branch has added to rSP */
-	uint8_t len, opsize; /* EXIT_SYSCALL to EXIT_IRET: of the instruction */
-	bool host;	     /* EXIT_LINK: flags are in the host's there */
-	uint8_t loaded;	     /* EXIT_LINK: what is sure to be in place there */
-	uint8_t n_taken;     /* EXIT_PLAIN: how often, up to PLAIN_PATIENCE */
-	uint16_t n_done;     /* instructions of the block before off */
+	int8_t undo;	 /* EXIT_LOOKUP: what the branch has added to rSP */
+	uint8_t len;	 /* EXIT_SYSCALL to EXIT_IRET: of the instruction; of an access: bytes */
+	uint8_t opsize;	 /* EXIT_SYSCALL to EXIT_IRET: of the instruction */
+	uint8_t fill;	 /* of an access: enum fill_kind */
+	bool host;	 /* EXIT_LINK: flags are in the host's there */
+	uint8_t loaded;	 /* EXIT_LINK: what is sure to be in place there */
+	uint8_t n_taken; /* EXIT_PLAIN: how often, up to PLAIN_PATIENCE */
+	uint16_t n_done; /* instructions of the block before off */
 };
 
 /* An EXIT_PLAIN that was taken so often leads straight to the plain translation from then on. */
@@ -243,19 +246,19 @@ struct insn_mark {
 #define TB_MAX_CODE (TB_MAX_INSNS * 400 + 4096)
 
 /* What an entry is wanted for; the last for writes that may not come: only if the page is dirty. */
-enum fill_kind { FILL_READ, FILL_WRITE, FILL_DIRTY, N_FILLS };
+enum fill_kind { FILL_READ, FILL_WRITE, FILL_DIRTY };
 
 struct stubs {
 	uint32_t enter;
-	uint32_t exit;		/* called; the number of the exit stands behind the call */
-	uint32_t exit_noflags;	/* the same; flags are in ctx.cc */
-	uint32_t exit_trap;	/* for signal handlers: ctx.exit is set */
-	uint32_t leave;		/* exit_noflags with ctx.exit set */
-	uint32_t fill[N_FILLS]; /* RCX = gva -> R14 = addend */
-	uint32_t string;	/* RCX = what dbt_string() takes */
-	uint32_t lookup;   /* go to RIP R14 by the jump cache; else take the exit in ctx.exit */
-	uint32_t empty;	   /* returned to by an empty stack */
-	uint32_t mismatch; /* [RSP] is not R14 */
+	uint32_t exit;	       /* called; the number of the exit stands behind the call */
+	uint32_t exit_noflags; /* the same; flags are in ctx.cc */
+	uint32_t exit_trap;    /* for signal handlers: ctx.exit is set */
+	uint32_t leave;	       /* exit_noflags with ctx.exit set */
+	uint32_t fill;	       /* RCX = gva -> R14 = addend */
+	uint32_t string;       /* RCX = what dbt_string() takes */
+	uint32_t lookup;       /* go to RIP R14 by the jump cache; else take the exit in ctx.exit */
+	uint32_t empty;	       /* returned to by an empty stack */
+	uint32_t mismatch;     /* [RSP] is not R14 */
 	uint32_t fpu_load, x87_load;
 	uint32_t load[2]
 		     [3]; /* by whether ZMM16-31 and masks, and how much of ZMM0-15, are in use */
@@ -323,14 +326,14 @@ static inline struct dbt *dbt_of(const struct vcpu *c)
 
 /* Write the routines at the start of the cache. */
 void stubs_make(struct code_cache *k, uint64_t xcr0);
-/* The C half of a fill: the addend for gva, or 0. */
-uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t kind);
+/* The C half of a fill: the addend for the access at gva, or 0 for the exit of that number. */
+uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t exit);
 /* MOVS or STOS as described by what (STRING_), on the registers in the context. Not 0 when it is
  * done to its end; else the interpreter goes on. */
 #define STRING_SIZE 15u
 #define STRING_REP  16u
 #define STRING_MOVS 32u
-uint64_t dbt_string(struct dbt *d, uint64_t what, uint64_t unused);
+uint64_t dbt_string(struct dbt *d, uint64_t what, uint64_t exit);
 /* What fpu_load has to do, by c->fpu_wide. */
 void fpu_choose(struct dbt *d);
 

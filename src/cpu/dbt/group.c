@@ -261,17 +261,18 @@ static void check(struct tr *t, const struct group *g)
 {
 	struct emit *e = &t->e;
 	uint8_t base = tr_reg(t, g->base, S_ADDR), reg = base;
+	struct cold crosses = { .kind = COLD_EXIT, .noflags = true },
+		    missing = { .kind = COLD_FILL };
 
 	tr_lose_flags(t);
 	if (g->lo) {
 		e_lea(e, S_ADDR, h_at(base, g->lo));
 		reg = S_ADDR;
 	}
-	tr_check(t, reg, (unsigned)(g->hi - g->lo), g->write,
-		 (struct cold){ .kind = COLD_EXIT,
-				.exit = plain_exit(t, PLAIN_PATIENCE),
-				.noflags = true },
-		 (struct cold){ .kind = COLD_FILL, .exit = plain_exit(t, 0), .fill = fill_of(g) });
+	crosses.exit = plain_exit(t, PLAIN_PATIENCE);
+	missing.exit = plain_exit(t, 0);
+	t->k->exit[missing.exit].fill = fill_of(g);
+	tr_check(t, reg, (unsigned)(g->hi - g->lo), g->write, &crosses, missing);
 	if (g->keep)
 		e_store(e, h_gs(CTX(group) + (int32_t)(g - t->group) * 8), S_ADD);
 }

@@ -112,7 +112,7 @@ static uint32_t jump_out(struct tr *t, unsigned cc, const struct cold *c)
 	return x->patch_at;
 }
 
-void tr_check(struct tr *t, uint8_t reg, unsigned size, bool write, struct cold crosses,
+void tr_check(struct tr *t, uint8_t reg, unsigned size, bool write, struct cold *crosses,
 	      struct cold missing)
 {
 	struct emit *e = &t->e;
@@ -121,8 +121,12 @@ void tr_check(struct tr *t, uint8_t reg, unsigned size, bool write, struct cold 
 	if (size > 1) {
 		/* The offset in the page stands in bits 52 to 63 now. */
 		e_op_mem(e, 1, 0, 0x3b, S_ADD, h_gs(CTX(limit) + (int32_t)(size + 1) / 2 * 8));
-		crosses.from = jump_out(t, CC_JA, &crosses);
-		tr_cold(t, crosses);
+		if (crosses) {
+			crosses->from = jump_out(t, CC_JA, crosses);
+			tr_cold(t, *crosses);
+		} else {
+			missing.from_too = e_jcc(e, CC_JA);
+		}
 	}
 	load_entry(t, write);
 	missing.from = jump_out(t, CC_JZ, &missing);
@@ -135,10 +139,9 @@ void tr_access(struct tr *t, uint8_t reg, unsigned size, bool write, bool exact)
 {
 	uint32_t exit = tr_exit(t, EXIT_INTERP, t->off[t->at]);
 	struct cold leave = { .kind = COLD_EXIT, .exit = exit, .noflags = true };
-	struct cold fill = { .kind = COLD_FILL,
-			     .exit = exit,
-			     .fill = write ? FILL_WRITE : FILL_READ };
 
+	t->k->exit[exit].fill = write ? FILL_WRITE : FILL_READ;
+	t->k->exit[exit].len = (uint8_t)size;
 	tr_lose_flags(t);
 	if (exact && size > 1) {
 		test_low(&t->e, reg, (uint8_t)(size - 1));
@@ -146,7 +149,7 @@ void tr_access(struct tr *t, uint8_t reg, unsigned size, bool write, bool exact)
 		tr_cold(t, leave);
 		size = 1;
 	}
-	tr_check(t, reg, size, write, leave, fill);
+	tr_check(t, reg, size, write, NULL, (struct cold){ .kind = COLD_FILL, .exit = exit });
 }
 
 void tr_flags_for(struct tr *t, const struct insn *i)

@@ -486,15 +486,27 @@ static bool run_code(struct dbt *d, enum next *next)
 	return false;
 }
 
-uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t kind)
+/* A load across the end of a page: what is there, in the context, as if that were the place. */
+static uint64_t load_across(struct dbt *d, uint64_t gva, unsigned size)
+{
+	unsigned first = (unsigned)(PAGE_SIZE - (gva & (PAGE_SIZE - 1)));
+	uint8_t *page, *next;
+
+	if (!is_canonical(gva) || !is_canonical(gva + size - 1) ||
+	    !tlb_plain(d->c, gva, false, &page))
+		return 0;
+	memcpy(d->ctx->cross, page + PAGE_SIZE - first, first);
+	if (!tlb_plain(d->c, gva + first, false, &next))
+		return 0;
+	memcpy(d->ctx->cross + first, next, size - first);
+	return (uint64_t)(uintptr_t)d->ctx->cross - gva;
+}
+
+static uint64_t fill(struct dbt *d, uint64_t gva, enum fill_kind kind)
 {
 	uint8_t *page;
-	unsigned perm;
+	unsigned perm = is_canonical(gva) ? tlb_plain(d->c, gva, kind == FILL_WRITE, &page) : 0;
 
-	sync_ac(d);
-	perm = is_canonical(gva) ? tlb_plain(d->c, gva, kind == FILL_WRITE, &page) : 0;
-
-	fpu_choose(d);
 	if (!perm) {
 		d->stats.fill_fails++;
 		return 0;
@@ -506,7 +518,21 @@ uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t kind)
 	return (uint64_t)(uintptr_t)page - (gva & ~(PAGE_SIZE - 1));
 }
 
-uint64_t dbt_string(struct dbt *d, uint64_t what, uint64_t unused)
+uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t exit)
+{
+	const struct tb_exit *x = &d->cache->exit[exit];
+	uint64_t add;
+
+	sync_ac(d);
+	if ((gva & (PAGE_SIZE - 1)) + x->len <= PAGE_SIZE)
+		add = fill(d, gva, x->fill);
+	else
+		add = x->fill == FILL_READ ? load_across(d, gva, x->len) : 0;
+	fpu_choose(d);
+	return add;
+}
+
+uint64_t dbt_string(struct dbt *d, uint64_t what, uint64_t exit)
 {
 	uint64_t done;
 

@@ -338,7 +338,7 @@ static void make_exit(struct emit *e, struct stubs *s)
 /* A routine that calls fn(dbt, RCX, arg) and returns its result in R14; if that is 0 it does not
  * return, but takes the exit whose number stands before the call of the routine. */
 static uint32_t make_call(struct emit *e, struct stubs *s,
-			  uint64_t (*fn)(struct dbt *, uint64_t, uint64_t), unsigned arg)
+			  uint64_t (*fn)(struct dbt *, uint64_t, uint64_t))
 {
 	uint32_t at = emit_at(e);
 	uint8_t *fail;
@@ -348,7 +348,8 @@ static uint32_t make_call(struct emit *e, struct stubs *s,
 	save_fpu_if_in(e, s);
 	e_load(e, H_RDI, h_gs(CTX(self)));
 	e_load(e, H_RSI, h_gs(CTX(gva)));
-	e_mov_imm(e, H_RDX, arg);
+	e_load(e, H_RDX, h_at(H_RSP, 0)); /* the number, as in take_number() */
+	e_load32(e, H_RDX, h_at(H_RDX, -9));
 	e_mov_imm(e, H_RAX, (uint64_t)(uintptr_t)fn);
 	add_rsp(e, -8);
 	E_BYTES(e, 0xff, 0xd0); /* call rax */
@@ -430,11 +431,10 @@ void stubs_make(struct code_cache *k, uint64_t xcr0)
 	e_op_mem(&e, 0, 0, 0xff, 4, h_gs(CTX(fpu_load)));
 	make_enter(&e, s);
 	make_exit(&e, s);
-	for (unsigned n = 0; n < N_FILLS; n++)
-		s->fill[n] = make_call(&e, s, dbt_fill, n);
+	s->fill = make_call(&e, s, dbt_fill);
 	make_lookup(&e, s);
 	make_mismatch(&e, s);
-	s->string = make_call(&e, s, dbt_string, 0);
+	s->string = make_call(&e, s, dbt_string);
 	s->end = (uint32_t)ALIGN_UP(emit_at(&e), 64u);
 	k->used = s->end;
 	k->cold_used = k->cold;

@@ -362,11 +362,12 @@ static void call_numbered(struct tr *t, const struct cold *c, uint32_t routine)
 {
 	struct emit *e = &t->e;
 
-	if (c->reg == S_ADDR) {
+	if (c->reg == S_ADDR)
 		e32(e, c->exit);
-		e_patch(e, c->from, emit_at(e));
-	} else {
-		e_patch(e, c->from, emit_at(e));
+	e_patch(e, c->from, emit_at(e));
+	if (c->from_too)
+		e_patch(e, c->from_too, emit_at(e));
+	if (c->reg != S_ADDR) {
 		e_mov(e, S_ADDR, c->reg);
 		E_BYTES(e, 0xeb, 4);
 		e32(e, c->exit);
@@ -382,7 +383,7 @@ static void emit_cold(struct tr *t, const struct cold *c)
 		e_patch(e, c->from, emit_at(e));
 	switch (c->kind) {
 	case COLD_FILL:
-		call_numbered(t, c, t->k->stubs.fill[c->fill]);
+		call_numbered(t, c, t->k->stubs.fill);
 		tr_reload_fpu(t);
 		e_jmp_to(e, c->back);
 		break;

@@ -25,9 +25,9 @@ enum cold_kind {
 struct cold {
 	uint8_t kind;
 	bool noflags;
-	uint8_t fill;  /* COLD_FILL: enum fill_kind */
-	uint8_t reg;   /* COLD_FILL: register with the address */
-	uint32_t from; /* offset of the rel32 that leads here */
+	uint8_t reg;	   /* COLD_FILL: register with the address */
+	uint32_t from;	   /* offset of the rel32 that leads here */
+	uint32_t from_too; /* COLD_FILL: of another one, or 0 */
 	uint32_t back;
 	uint32_t exit;
 	int32_t target; /* COLD_FAR: offset from the page's start */
@@ -84,10 +84,10 @@ void tr_access(struct tr *t, uint8_t reg, unsigned size, bool write, bool exact)
 
 /* The host's flags are about to be lost: save them if somebody wants them. */
 void tr_lose_flags(struct tr *t);
-/* The check itself, for size bytes up to MAX_SPAN; the host's flags are lost. crosses and missing
- * say where to go when they do not lie in one page (size 1: they do), and when the table has no
- * entry. */
-void tr_check(struct tr *t, uint8_t reg, unsigned size, bool write, struct cold crosses,
+/* The check itself, for size bytes up to MAX_SPAN; the host's flags are lost. missing says where to
+ * go when the table has no entry, or, if crosses is NULL, they do not lie in one page (size 1: they
+ * do); else that says it. */
+void tr_check(struct tr *t, uint8_t reg, unsigned size, bool write, struct cold *crosses,
 	      struct cold missing);
 
 /* Does i read or write arithmetic flags, in the host's flags? */
