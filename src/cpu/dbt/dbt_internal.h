@@ -98,7 +98,12 @@ enum { SPACE_KERNEL, SPACE_KERNEL_AC, SPACE_USER };
 
 #define MAX_FILLS (1u << 18) /* the tables are wiped whole when they held more */
 #define MAX_LOCAL 8192u
-#define MAX_JUMPS 16384u
+/* Pages that a space's tables take, counted once for both: each is there for 2 MiB of the guest's
+ * addresses, for as long as the tables are not wiped with all that they have. That is done when
+ * there are more than the first, and when a space changes hands with more than the second. */
+#define MAX_TABLE_PAGES(ram_bytes) (2048u + (unsigned)((ram_bytes) / (2 * MiB)))
+#define KEEP_TABLE_PAGES	   256u
+#define MAX_JUMPS		   16384u
 
 struct fill {
 	uint32_t index; /* into the tables */
@@ -113,7 +118,9 @@ struct space {
 	uint64_t used;	   /* when it was last taken */
 	struct fill *fill; /* owned; what the tables hold, and more */
 	unsigned n_fills;
-	bool lost;	 /* the tables hold what fill does not say */
+	bool lost;	   /* the tables hold what fill does not say */
+	uint64_t *touched; /* owned; a bit for each page of the tables that may be there */
+	unsigned n_touched;
 	uint32_t *local; /* owned; the kernel's spaces: entries that are not global */
 	unsigned n_local;
 	uint16_t *jump;			      /* owned; slots that are taken, and more */

@@ -21,6 +21,8 @@ static uint64_t *entry_write(const struct space *s, uint32_t index)
 	return (uint64_t *)s->gs - 1 - index;
 }
 
+#define TOUCHED_BYTES (TABLE_BYTES / PAGE_SIZE / 8)
+
 static uint16_t slot_of(uint64_t rip)
 {
 	return (uint16_t)(rip >> JUMP_SHIFT);
@@ -58,8 +60,12 @@ static int space_map(struct dbt *d, struct space *s)
 	s->fill = malloc(MAX_FILLS * sizeof(*s->fill));
 	s->local = malloc(MAX_LOCAL * sizeof(*s->local));
 	s->jump = malloc(MAX_JUMPS * sizeof(*s->jump));
-	if (ctx == MAP_FAILED || !s->fill || !s->local || !s->jump) {
+	s->touched = mmap(NULL, TOUCHED_BYTES, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (ctx == MAP_FAILED || !s->fill || !s->local || !s->jump || s->touched == MAP_FAILED) {
 		munmap(base, SPACE_BYTES);
+		if (s->touched != MAP_FAILED)
+			munmap(s->touched, TOUCHED_BYTES);
 		free(s->fill);
 		free(s->local);
 		free(s->jump);
@@ -92,6 +98,7 @@ void spaces_fini(struct dbt *d)
 		if (!s->gs)
 			continue;
 		munmap(s->gs - TABLE_BYTES, SPACE_BYTES);
+		munmap(s->touched, TOUCHED_BYTES);
 		free(s->fill);
 		free(s->local);
 		free(s->jump);
@@ -173,9 +180,11 @@ static void wipe(struct dbt *d, struct space *s)
 {
 	if (!s->gs)
 		return;
-	if (s->lost) {
+	if (s->lost || s->n_touched > KEEP_TABLE_PAGES) {
 		madvise(s->gs - TABLE_BYTES, TABLE_BYTES, MADV_DONTNEED);
 		madvise(s->gs + TABLE_READ, TABLE_BYTES, MADV_DONTNEED);
+		madvise(s->touched, TOUCHED_BYTES, MADV_DONTNEED);
+		s->n_touched = 0;
 	} else {
 		for (unsigned i = 0; i < s->n_fills; i++)
 			clear_entry(s, s->fill[i].index);
@@ -229,12 +238,26 @@ static void note_fill(struct space *s, uint32_t index, uint32_t page)
 		s->fill[s->n_fills++] = (struct fill){ .index = index, .page = page };
 }
 
+/* The page of the tables that holds the entry is about to be there. */
+static void note_table_page(struct dbt *d, struct space *s, uint32_t index)
+{
+	uint32_t n = index / (PAGE_SIZE / 8);
+
+	if (s->touched[n / 64] & BIT(n % 64))
+		return;
+	if (s->n_touched >= MAX_TABLE_PAGES(d->c->pm->ram_bytes))
+		wipe(d, s);
+	s->touched[n / 64] |= BIT(n % 64);
+	s->n_touched++;
+}
+
 void space_fill(struct dbt *d, gva_t gva, uint8_t *page, unsigned perm)
 {
 	struct space *s = d->now;
 	uint32_t index = (uint32_t)(gva >> PAGE_SHIFT);
 	uint64_t addend = (uint64_t)(uintptr_t)page - (gva & ~(PAGE_SIZE - 1));
 
+	note_table_page(d, s, index);
 	if (s < &d->space[SPACE_USER] && !(perm & PERM_G)) {
 		if (s->n_local == MAX_LOCAL)
 			wipe_local(d, s);
