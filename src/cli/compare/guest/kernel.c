@@ -263,11 +263,13 @@ static void on_fault(u64 error, u64 rip)
 {
 	u64 page = (get_cr2() - FAULTS) >> 12;
 
-	if (page >= LOADS_PAGES || error & 1)
+	if (page < LOADS_PAGES && !(error & 1)) {
+		memset((void *)(POOL + (page << 12)), 0, 4096);
+		fault_tables[2][page] = (POOL + (page << 12)) | PTE_USER;
+		events++;
+	} else {
 		give_up("page fault", get_cr2(), error, rip);
-	memset((void *)(POOL + (page << 12)), 0, 4096);
-	fault_tables[2][page] = (POOL + (page << 12)) | PTE_USER;
-	events++;
+	}
 }
 
 void on_event(u64 vector, u64 error, u64 rip)
