@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Engine kvm where KVM is hardware, in a first-level guest (first_level.py).
 
-usage: first_level_test.py CLEAVE BUILD GUESTS stock|moving|flat|unit
+usage: first_level_test.py CLEAVE BUILD GUESTS stock|moving|compare|flat|unit
 stock: doctor finds the hardware, and stock kernels boot on --engine auto with 1 and 2 CPUs, pass the
 checks of the boot tests and power off. moving: the same, moving among all
-three engines. flat: the flat test kernels. unit: the engine's unit test.
+three engines. compare: what cleave compare measures on kvm. flat: the flat test kernels. unit: the engine's unit test.
 TEST_SLOW in the environment multiplies the time limit.
 """
 import json
@@ -81,6 +81,28 @@ def moving():
             fail(f"{cpus} CPUs: moves: {moves and moves[0]}", out)
 
 
+def compare():
+    status, out = run("compare", ["compare"], [], 280)["compare"]
+    if status != 0:
+        fail(f"compare's status is {status}", out)
+    said = json.loads(out[out.index("\n{") if not out.startswith("{") else 0:])
+    exits = {l["id"]: {m: r.get("exits") for m, r in l["results"].items()} for l in said["loads"]}
+    for name, e in exits.items():
+        print(name, e)
+    # That guest has one CPU: no IPI to another.
+    if len(exits) != 11 or any(set(e) - {"native"} != {"kvm", "kvm+pv"} for e in exits.values()):
+        fail("not all is measured on kvm", out)
+    for name in "integer", "sort", "hash", "syscall", "switch", "fault":
+        if exits[name]["kvm"] > 0.05:
+            fail(f"{name} is left to user space", out)
+    for name in "clock", "port", "mmio":
+        if not 0.99 < exits[name]["kvm"] < 1.2:
+            fail(f"{name} is one exit", out)
+    # What the paravirtual interface saves: the clock's port, the end of an interrupt.
+    if exits["clock"]["kvm+pv"] > 0.05 or exits["interrupt"]["kvm+pv"] > exits["interrupt"]["kvm"] - 0.5:
+        fail("the paravirtual interface saves no exits", out)
+
+
 def unit():
     status, out = run("unit", ["unit"], [], 150)["unit"]
     # QEMU's CPU loads the guest's DR7 without arming it, and lets no #BP be intercepted.
@@ -107,4 +129,4 @@ def flat():
     print("passed:", ", ".join(parts))
 
 
-{"stock": stock, "moving": moving, "flat": flat, "unit": unit}[sys.argv[4]]()
+{"stock": stock, "moving": moving, "compare": compare, "flat": flat, "unit": unit}[sys.argv[4]]()

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -199,10 +200,13 @@ static void fill_cell(struct comparison *c, unsigned row, unsigned method, uint6
 	struct cell *cell = &c->cell[row][method];
 	struct sample s;
 	struct err err;
+	int ret;
 
-	if (*cell->failure)
+	if (*cell->failure || c->method[method].gone)
 		return;
-	if (measure(c, row, method, &s, &err) < 0) {
+	ret = measure(c, row, method, &s, &err);
+	c->method[method].gone = ret == -ETIMEDOUT;
+	if (ret < 0) {
 		if (method != METHOD_NATIVE)
 			snprintf(cell->failure, sizeof(cell->failure), "%.190s", err.msg);
 		return;
@@ -223,7 +227,14 @@ static void say_progress(unsigned round, unsigned row, unsigned method)
 		COMPARE_ROUNDS, compare_loads[row].name, compare_methods[method].id);
 }
 
-/* All methods one after the other on each load. */
+static unsigned n_processors(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+}
+
+/* All methods one after the other on each load. Two CPUs that wait for each other need two. */
 static void do_round(struct comparison *c, unsigned round)
 {
 	unsigned n_rows = c->kernel ? N_ROWS : N_LOADS;
@@ -232,6 +243,8 @@ static void do_round(struct comparison *c, unsigned round)
 	if (!isatty(2))
 		fprintf(stderr, "round %u of %u\n", round + 1, COMPARE_ROUNDS);
 	for (unsigned row = 0; row < n_rows; row++) {
+		if (compare_loads[row].n_cpus > n_processors())
+			continue;
 		for (unsigned method = 0; method < N_METHODS; method++) {
 			if (!c->method[method].on)
 				continue;

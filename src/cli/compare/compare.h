@@ -101,6 +101,7 @@ struct comparison {
 	int guest_fd;	/* the guest's image */
 	struct {
 		bool on;
+		bool gone;	   /* it took too long for something, and is left alone since */
 		char why_not[300]; /* one sentence; empty: nobody asked for it */
 		struct counts idle;
 		char uses[80];

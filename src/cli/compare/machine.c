@@ -24,7 +24,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#define LOAD_SECONDS 60
+#define LOAD_SECONDS 30
 #define BOOT_SECONDS 120
 #define MAX_ARGS     32
 

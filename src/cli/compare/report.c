@@ -85,6 +85,16 @@ static void print_times(const struct comparison *c)
 	printf("\n");
 }
 
+/* "-" for what there is not. */
+static void print_number(const char *format, double val, bool is)
+{
+	char text[32] = "-";
+
+	if (is)
+		snprintf(text, sizeof(text), format, val);
+	printf(" %*s", CELL, text);
+}
+
 static void print_group_ratios(const struct comparison *c)
 {
 	const char *group = "";
@@ -97,7 +107,8 @@ static void print_group_ratios(const struct comparison *c)
 		printf("%-*s", LABEL, group);
 		for (unsigned m = 1; m < N_METHODS; m++)
 			if (c->method[m].on)
-				printf(" %*.2f", CELL, compare_group_ratio(c, group, m));
+				print_number("%.2f", compare_group_ratio(c, group, m),
+					     compare_group_ratio(c, group, m) > 0);
 		printf("\n");
 	}
 	printf("\n");
@@ -119,7 +130,8 @@ static void print_counts(const struct comparison *c)
 			double n = compare_count(c, row, m);
 
 			if (c->method[m].on)
-				printf(n >= 0.05 && n < 1e5 ? " %*.1f" : " %*.2g", CELL, n);
+				print_number(n >= 0.05 && n < 1e5 ? "%.1f" : "%.2g", n,
+					     c->cell[row][m].n > 0);
 		}
 		printf("\n");
 	}
@@ -144,6 +156,8 @@ static void print_notes(const struct comparison *c)
 	printf("\nMedians of %u rounds; in each, all methods do one load after the other. Timers, IPIs to\n"
 	       "another CPU and boots by the time that passes, all others by processor time.\n",
 	       COMPARE_ROUNDS);
+	if (!compare_has_row(c, LOAD_IPI))
+		printf("Left out: %s, which needs two processors.\n", compare_loads[LOAD_IPI].name);
 	for (unsigned row = 0; row < N_ROWS; row++)
 		for (unsigned m = 0; m < N_METHODS; m++)
 			if (*c->cell[row][m].failure)
