@@ -10,9 +10,9 @@ _cleave()
 	[[ $prev == = && $COMP_CWORD -ge 2 ]] && prev=${COMP_WORDS[COMP_CWORD - 2]}
 
 	if [[ $COMP_CWORD -eq 1 ]]; then
-		words='run image disk ps ctl stop console ssh doctor version help'
+		words='run image disk ps ctl stop console ssh doctor compare version help'
 	elif [[ ${COMP_WORDS[1]} == help ]]; then
-		words='run image disk ps ctl stop console ssh doctor version help'
+		words='run image disk ps ctl stop console ssh doctor compare version help'
 	elif [[ ${COMP_WORDS[1]} == disk ]]; then
 		case $prev in
 		--format | --to | --backing-format) words='raw qcow2' ;;
@@ -41,6 +41,17 @@ _cleave()
 		esac
 	elif [[ ${COMP_WORDS[1]} == doctor ]]; then
 		words='--json --help'
+	elif [[ ${COMP_WORDS[1]} == compare ]]; then
+		case $prev in
+		--kernel | --initrd | --svg)
+			local IFS=$'\n'
+			compopt -o filenames 2>/dev/null
+			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+			return ;;
+		--engine) words='interp dbt kvm interp,dbt interp,dbt,kvm' ;;
+		--append | --until) return ;;
+		*) words='--engine --quick --kernel --initrd --append --until --json --svg --help' ;;
+		esac
 	elif [[ ${COMP_WORDS[1]} == ps ]]; then
 		words='--json --help'
 	elif [[ ${COMP_WORDS[1]} == @(stop|console|ssh|ctl) ]]; then

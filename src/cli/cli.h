@@ -19,6 +19,7 @@ int cmd_image(int argc, char **argv);
 int cmd_disk(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_compare(int argc, char **argv);
 int cmd_ps(int argc, char **argv);
 int cmd_ctl(int argc, char **argv);
 int cmd_stop(int argc, char **argv);

@@ -58,6 +58,7 @@ static void print_json_kvm(const struct kvm_probe *p)
 		printf("null");
 	else
 		print_quoted(p->failed_at ? p->failed_at : "passed");
+	printf(", \"stops_at_breakpoints\": %s", p->stops == KVM_STOPS_ALL ? "true" : "false");
 	printf(", \"took_ms\": %.1f, \"reason\": ", p->took_ms);
 	print_quoted(why);
 	printf("}");

@@ -24,6 +24,7 @@ static const struct {
 	{ "image", cmd_image },
 	{ "disk", cmd_disk },
 	{ "doctor", cmd_doctor },
+	{ "compare", cmd_compare },
 	{ "help", cmd_help },
 	{ "--help", cmd_help },
 	{ "-h", cmd_help },

@@ -25,7 +25,6 @@ struct engine {
 	const char *name;
 	enum engine_slot slot;
 	bool stores_unseen; /* stores of guest code are not told to the physical map */
-	bool honours_debug; /* run() looks at c->debug */
 	const struct tlb_watch *tlb_watch; /* c->tlb_watch while it holds c; or NULL */
 	/* Get ready to run c; puts its own state in c->engine_state[slot]. Another engine may hold
 	 * c meanwhile, and is not disturbed. */

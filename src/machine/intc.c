@@ -344,6 +344,7 @@ static int apic_ack(void *apic)
 	struct intc *ic = p->ic;
 	int vector;
 
+	pv_look(p->c);
 	pthread_mutex_lock(&ic->lock);
 	settle_eoi(p);
 	if (lapic_passes_extint(&p->l) && i8259_intr(&ic->pic)) {

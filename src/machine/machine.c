@@ -45,8 +45,9 @@ static const struct engine *find_named(const char *name, struct err *err)
 
 /* A KVM that is no hardware is taken by who names it, and left by auto. Only the software engines
  * count instructions. */
-static const struct engine *try_kvm(const struct machine_config *cfg)
+static const struct engine *try_kvm(struct machine *m)
 {
+	const struct machine_config *cfg = &m->cfg;
 	struct kvm_probe probe;
 	char why[256];
 	bool fit;
@@ -54,6 +55,7 @@ static const struct engine *try_kvm(const struct machine_config *cfg)
 	if (is_auto(cfg->engine) && cfg->icount)
 		return engine_auto(NULL);
 	kvm_probe(&probe);
+	m->kvm_stops = probe.stops == KVM_STOPS_ALL;
 	fit = kvm_probe_accepts(&probe, why, sizeof(why));
 	log_say(LOG_INFO, "KVM: %s", why);
 	if (is_auto(cfg->engine))
@@ -63,11 +65,11 @@ static const struct engine *try_kvm(const struct machine_config *cfg)
 	return &engine_kvm;
 }
 
-static const struct engine *find_engine(const struct machine_config *cfg, struct err *err)
+static const struct engine *find_engine(struct machine *m, struct err *err)
 {
-	if (is_auto(cfg->engine) || engine_find(cfg->engine) == &engine_kvm)
-		return try_kvm(cfg);
-	return find_named(cfg->engine, err);
+	if (is_auto(m->cfg.engine) || engine_find(m->cfg.engine) == &engine_kvm)
+		return try_kvm(m);
+	return find_named(m->cfg.engine, err);
 }
 
 static int check_config(const struct machine_config *cfg, struct err *err)
@@ -309,7 +311,7 @@ static int power_on(struct machine *m, struct err *err)
 
 static int build(struct machine *m, struct err *err)
 {
-	const struct engine *engine = find_engine(&m->cfg, err);
+	const struct engine *engine = find_engine(m, err);
 	int ret = engine ? check_config(&m->cfg, err) : err_wrap(err, "--engine");
 
 	m->for_kvm = engine == &engine_kvm;

@@ -33,6 +33,7 @@ struct machine {
 	struct machine_config cfg;
 	struct cpu_model model;
 	bool for_kvm;	     /* no more was promised to the guest than KVM can do */
+	bool kvm_stops;	     /* and KVM stops it at a debugger's breakpoints */
 	struct vcpu_set set; /* its vCPUs are owned */
 	struct vcpu_crew *crew;
 	struct icount icount; /* if cfg.icount */

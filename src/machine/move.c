@@ -10,6 +10,20 @@
 #include <string.h>
 #include <time.h>
 
+int move_all(struct vcpu_set *set, const struct engine *e, struct err *err)
+{
+	const struct engine *from = set->v[0]->engine;
+	unsigned i;
+	int ret = 0;
+
+	for (i = 0; i < set->n && ret == 0; i++)
+		ret = engine_take(set->v[i], e, err);
+	/* It held them before, so it says yes. */
+	for (; ret < 0 && i > 0; i--)
+		engine_take(set->v[i - 1], from, NULL);
+	return ret;
+}
+
 static uint64_t now_ns(void)
 {
 	struct timespec t;
@@ -57,30 +71,15 @@ static const struct engine *draw_engine(struct mover *v)
 	return v->among[n];
 }
 
-/* Let all vCPUs be e's, or none. */
-static int take_all(struct mover *v, const struct engine *e, struct err *err)
-{
-	const struct engine *from = v->set->v[0]->engine;
-	unsigned i;
-	int ret = 0;
-
-	for (i = 0; i < v->set->n && ret == 0; i++)
-		ret = engine_take(v->set->v[i], e, err);
-	/* It held them before, so it says yes. */
-	for (; ret < 0 && i > 0; i--)
-		engine_take(v->set->v[i - 1], from, NULL);
-	return ret;
-}
-
 /* Add e to those that are drawn from, if it can run this machine. */
 static int add_among(struct mover *v, const struct engine *e, struct err *err)
 {
 	const struct engine *from = v->set->v[0]->engine;
-	int ret = take_all(v, e, err);
+	int ret = move_all(v->set, e, err);
 
 	if (ret < 0)
 		return ret;
-	take_all(v, from, NULL);
+	move_all(v->set, from, NULL);
 	for (unsigned n = 0; n < v->n_among; n++)
 		if (v->among[n] == e)
 			return 0;
@@ -198,11 +197,11 @@ void mover_move(struct mover *v)
 	struct err err;
 
 	if (!take_request(v)) {
-		if (take_all(v, draw_engine(v), &err) < 0)
+		if (move_all(v->set, draw_engine(v), &err) < 0)
 			log_say(LOG_ERROR, "%s", err.msg);
 		return;
 	}
-	r->ret = take_all(v, r->to, &r->err);
+	r->ret = move_all(v->set, r->to, &r->err);
 	r->result = (struct machine_move){ .from = from->name, .to = r->to->name };
 }
 

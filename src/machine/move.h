@@ -38,6 +38,10 @@ struct mover {
 	uint32_t pause_us[MOVE_PAUSES];
 };
 
+/* Let all vCPUs of set, which stand, be e's; or leave them all as they are. Errors: e's init()'s.
+ */
+int move_all(struct vcpu_set *set, const struct engine *e, struct err *err);
+
 /* lock and set are borrowed. */
 void mover_init(struct mover *v, pthread_mutex_t *lock, struct vcpu_set *set);
 void mover_fini(struct mover *v);

@@ -158,6 +158,28 @@ static void on_enter(void *arg)
 	physmap_stored_range(p->c->pm, (uint8_t *)to, sizeof(*to));
 }
 
+/* Time since the last look, in which there was guest code to run. */
+static void count_inside(struct pv_cpu *p)
+{
+	uint64_t now_ns = clock_ns(CLOCK_MONOTONIC);
+
+	p->inside_ns += now_ns - p->entered_ns;
+	p->entered_ns = now_ns;
+}
+
+void pv_look(struct vcpu *c)
+{
+	struct kvm_steal_time *to = c->pv_ops ? steal_place(c) : NULL;
+	struct pv_cpu *p = c->pv_arg;
+
+	if (!to || clock_ns(CLOCK_MONOTONIC) - p->looked_ns <= STEAL_EVERY_NS)
+		return;
+	count_inside(p);
+	p->looked_ns = p->entered_ns;
+	write_steal(p, to);
+	physmap_stored_range(c->pm, (uint8_t *)to, sizeof(*to));
+}
+
 static void on_leave(void *arg)
 {
 	struct pv_cpu *p = arg;
@@ -165,7 +187,7 @@ static void on_leave(void *arg)
 
 	if (!to)
 		return;
-	p->inside_ns += clock_ns(CLOCK_MONOTONIC) - p->entered_ns;
+	count_inside(p);
 	__atomic_store_n(&to->preempted, KVM_VCPU_PREEMPTED, __ATOMIC_SEQ_CST);
 	physmap_stored_range(p->c->pm, &to->preempted, 1);
 }

@@ -26,6 +26,10 @@ void pv_free(struct pv *pv);
  * Also when the host's TSC went on without the guest's. */
 void pv_set_origin(struct pv *pv, int64_t offset);
 
+/* For the interrupt controller, on c's thread, when it gives c an interrupt: a guest that never
+ * halts never leaves run(), and is told here what was stolen from it. */
+void pv_look(struct vcpu *c);
+
 /* For the interrupt controller, on c's thread: may the guest, which has been given an interrupt,
  * end it in memory? False if it has not asked for that. */
 bool pv_eoi_offer(struct vcpu *c);

@@ -1,7 +1,12 @@
 #!/usr/bin/env python3
 """Debian's gdb on a stock kernel: breakpoints, steps, watchpoints, finish, two vCPUs.
 
-usage: gdb_test.py CLEAVE GUESTS ENGINE
+usage: gdb_test.py CLEAVE GUESTS dbt|interp
+       gdb_test.py CLEAVE GUESTS kvm BUILD
+
+kvm is in a first-level guest (tests/kvm), whose second serial line gdb comes by. There is no QEMU whose
+emulated SVM stops a guest at breakpoints, so what that shows is the way around: the guest goes on on a
+software engine, and back behind the debugger.
 Exit status: 0 passed, 1 failed, 77 skipped.
 """
 import os
@@ -11,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 cleave, guests, engine = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
@@ -28,7 +34,7 @@ def check(what, ok, got=""):
 
 
 def boot(test, *args, extra=""):
-    return [cleave, "run", "--engine", engine, "--kernel", guests / "vmlinuz-cloud", "--initrd",
+    return [cleave, "run", "--engine", "auto" if engine == "kvm" else engine, "--kernel", guests / "vmlinuz-cloud", "--initrd",
             guests / "initramfs.gz", "--memory", "256M", "--append",
             f"console=ttyS0 panic=-1 nokaslr cleave.test={test} {extra}", *args]
 
@@ -60,7 +66,9 @@ python
 import gdb
 def say(what, value): print("%s=%s" % (what, value), flush=True)
 def reg(name): return int(gdb.parse_and_eval("(unsigned long)$" + name)) & 0xffffffffffffffff
-say("start_rip", hex(reg("rip")))
+start = reg("rip")
+gdb.execute("stepi 2")
+say("stepped_first", reg("rip") != start)
 gdb.execute("hbreak start_kernel")
 gdb.execute("continue")
 say("hard", hex(reg("rip")))
@@ -105,6 +113,52 @@ detach
 """
 
 
+def run_gdb(d, at, socket):
+    (d / "script").write_text(SCRIPT.format(socket=socket, openat=at["do_sys_openat2"], jiffies=hex(at["jiffies_64"]),
+                                            other={"dbt": "interp", "interp": "dbt", "kvm": "kvm"}[engine]))
+    return subprocess.run(["gdb", "-nx", "-q", "-batch", "-ex", f"set remotetimeout {30 * SLOW}", "-x", d / "script",
+                           d / "symbols"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=200 * SLOW, check=False)
+
+
+def wait_for(what, seconds, alive):
+    deadline = time.monotonic() + seconds * SLOW
+    while not what() and time.monotonic() < deadline and alive():
+        time.sleep(0.02)
+
+
+def debug(d, at):
+    """The machine's status, what gdb said, and the guest's console."""
+    args = boot("boot", "--cpus", "2", "--gdb", f"unix:{d}/gdb", "--gdb-wait", "--console", f"file={d}/console")
+    with subprocess.Popen(args, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
+        wait_for((d / "gdb").exists, 20, lambda: p.poll() is None)
+        gdb = run_gdb(d, at, d / "gdb")
+        try:
+            status = p.wait(90 * SLOW)
+        except subprocess.TimeoutExpired:
+            p.kill()
+            status = "none"
+    return status, gdb, (d / "console").read_text(errors="replace")
+
+
+def debug_in_first_level(d, at):
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "kvm"))
+    import first_level
+    done = {}
+    console = d / "first-level"
+    console.touch()
+
+    def run():
+        done.update(first_level.run(pathlib.Path(cleave), guests, pathlib.Path(sys.argv[4]), ["gdb"], [], 260 * SLOW,
+                                    line=d / "line", console=console)[0])
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_for(lambda: b"gdb is ready" in console.read_bytes(), 60, thread.is_alive)
+    gdb = run_gdb(d, at, d / "line")
+    thread.join()
+    return (*[v[0] for v in done.values()], "none")[0], gdb, console.read_text(errors="replace")
+
+
 def main():
     if not shutil.which("gdb") or not shutil.which("ld"):
         print("skipped: gdb and binutils are not installed")
@@ -119,32 +173,18 @@ def main():
     with tempfile.TemporaryDirectory() as d:
         d = pathlib.Path(d)
         symbol_file(d, at)
-        args = boot("boot", "--cpus", "2", "--gdb", f"unix:{d}/gdb", "--gdb-wait", "--console",
-                    f"file={d}/console")
-        with subprocess.Popen(args, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
-            deadline = time.monotonic() + 20 * SLOW
-            while not (d / "gdb").exists() and time.monotonic() < deadline and p.poll() is None:
-                time.sleep(0.02)
-            (d / "script").write_text(SCRIPT.format(socket=d / "gdb", openat=at["do_sys_openat2"],
-                                                    jiffies=hex(at["jiffies_64"]),
-                                                    other="interp" if engine == "dbt" else "dbt"))
-            gdb = subprocess.run(["gdb", "-nx", "-q", "-batch", "-x", d / "script", d / "symbols"],
-                                 stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                                 timeout=150 * SLOW, check=False)
-            got = dict(re.findall(r"^(\w+)=(.*)$", gdb.stdout, re.M))
-            try:
-                status = p.wait(90 * SLOW)
-            except subprocess.TimeoutExpired:
-                p.kill()
-                status = "none"
-        said = (d / "console").read_text(errors="replace")
-    want = {"hard": hex(at["start_kernel"]), "soft": hex(at["do_sys_openat2"]), "cr3": "True", "threads": "2",
+        status, gdb, said = (debug_in_first_level if engine == "kvm" else debug)(d, at)
+    got = dict(re.findall(r"^(\w+)=(.*)$", gdb.stdout, re.M))
+    want = {"stepped_first": "True", "hard": hex(at["start_kernel"]), "soft": hex(at["do_sys_openat2"]), "cr3": "True", "threads": "2",
             "finished": "True", "physical": "addresses are guest-physical now", "mz": "True",
             "xmm": "0x1122334455667788", "rbx": "77", "engine": "done", "again": hex(at["do_sys_openat2"])}
     for name, value in want.items():
         check(name, got.get(name) == value, got.get(name))
     check("no INT3 is to be seen", got.get("byte") not in (None, "204"), got.get("byte"))
-    check("three steps", 3 <= int(got.get("stepped", 0)) <= 45, got.get("stepped"))
+    # On a CPU model that has Retbleed they end in a return thunk.
+    near = 1 << 24 if engine == "kvm" else 45
+    check("three steps", 3 <= int(got.get("stepped", 0)) <= near, got.get("stepped"))
+    check("back on kvm", engine != "kvm" or re.search(r"^cpu 0: kvm: ", said, re.M), said[-500:])
     check("watched", int(got.get("watched", 0)) >= 1, got.get("watched"))
     check("both CPUs", "cpu1" in got and "cpu2" in got, got)
     check("the guest goes on", status == 0 and "report work: 1 of 6" in said, (status, said[-500:]))

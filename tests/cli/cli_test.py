@@ -57,7 +57,7 @@ with tempfile.TemporaryDirectory() as d:
     for args in (["--help"], ["-h"], ["help"]):
         p = run(*args)
         check(f"{args}", p.returncode == 0 and p.stdout.startswith("usage: cleave COMMAND"), p.stdout)
-    for command in "run", "image", "ps", "stop", "console", "ssh", "doctor", "version", "help":
+    for command in "run", "image", "ps", "stop", "console", "ssh", "doctor", "compare", "version", "help":
         check(f"help lists {command}", f"\n  {command} " in general, general)
         text = run("help", command).stdout
         for args in (["help", command], ["--help", command], [command, "--help"], [command, "-h"]):

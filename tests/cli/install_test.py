@@ -16,7 +16,7 @@ FILES = ["bin/cleave", "lib/libcleave.a", "lib/pkgconfig/cleave.pc",
          "share/man/man1/cleave.1", "share/man/man1/cleave-run.1", "share/man/man1/cleave-doctor.1",
          "share/man/man1/cleave-disk.1", "share/man/man1/cleave-image.1", "share/man/man1/cleave-ps.1", "share/man/man1/cleave-stop.1",
          "share/man/man1/cleave-console.1", "share/man/man1/cleave-ctl.1", "share/man/man1/cleave-ssh.1",
-         "share/man/man1/cleave-image.1",
+         "share/man/man1/cleave-image.1", "share/man/man1/cleave-compare.1",
          "share/bash-completion/completions/cleave"]
 
 
@@ -57,7 +57,7 @@ for prefix in "/usr", "/opt/some where":
         libs = "".join(re.findall(r"^Libs.*: *(.*)$", pc, re.M)).split()
         check("cleave.pc names libraries, not files",
               not [x for x in libs if ".so" in x or ".a" in x or x.startswith("/")], libs)
-        for command in "run", "image", "disk", "doctor":
+        for command in "run", "image", "disk", "doctor", "compare":
             told = options(subprocess.run([base / "bin/cleave", command, "--help"],
                                           capture_output=True, text=True).stdout)
             page = (base / f"share/man/man1/cleave-{command}.1").read_text()

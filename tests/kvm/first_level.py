@@ -98,8 +98,10 @@ def pack(path, cleave, build, guests, kernels):
     a.write(path)
 
 
-def run(cleave, guests, build, parts, kernels, timeout):
-    """Returns {part: (status, its output)} of the parts that ended, and all output."""
+def run(cleave, guests, build, parts, kernels, timeout, line=None, console=None):
+    """Returns {part: (status, its output)} of the parts that ended, and all output. line: a Unix socket
+    on which the guest's second serial line is offered. console: a file that gets the output as it comes.
+    """
     qemu = shutil.which("qemu-system-x86_64")
     if not qemu:
         skip("there is no qemu-system-x86_64 (Debian's qemu-system-x86)")
@@ -114,11 +116,16 @@ def run(cleave, guests, build, parts, kernels, timeout):
                 "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio",
                 "-kernel", guests / "vmlinuz-cloud", "-initrd", initrd, "-append",
                 "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check kvm.parts=" + ",".join(parts)]
-        try:
-            p = subprocess.run(args, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout)
-            out = p.stdout
-        except subprocess.TimeoutExpired as e:
-            out = (e.stdout or b"") + f"\nno end after {timeout} s\n".encode()
+        if line:
+            args += ["-chardev", f"socket,id=line,path={line},server=on,wait=off", "-serial", "chardev:line"]
+        console = console or pathlib.Path(tmp) / "console"
+        late = b""
+        with open(console, "wb") as to:
+            try:
+                subprocess.run(args, stdin=subprocess.DEVNULL, stdout=to, stderr=subprocess.PIPE, timeout=timeout)
+            except subprocess.TimeoutExpired:
+                late = f"\nno end after {timeout} s\n".encode()
+        out = console.read_bytes() + late
     out = out.decode(errors="replace").replace("\r", "")
     done = {}
     for m in re.finditer(r"^part (\S+) begins.*?\n(.*?)^part \1 ends: (\d+)", out, re.M | re.S):

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Engine kvm where KVM is hardware, in a first-level guest (first_level.py).
 
-usage: first_level_test.py CLEAVE BUILD GUESTS stock|flat|unit
+usage: first_level_test.py CLEAVE BUILD GUESTS stock|moving|compare|flat|unit
 stock: doctor finds the hardware, and stock kernels boot on --engine auto with 1 and 2 CPUs, pass the
-checks of the boot tests and power off. flat: the flat test kernels. unit: the engine's unit test.
+checks of the boot tests and power off. moving: the same, moving among all
+three engines. compare: what cleave compare measures on kvm. flat: the flat test kernels. unit: the engine's unit test.
 TEST_SLOW in the environment multiplies the time limit.
 """
 import json
@@ -46,12 +47,12 @@ def check_doctor(status, out):
         fail("auto does not take kvm where KVM is hardware", out)
 
 
-def check_boot(cpus, status, out):
+def check_boot(cpus, status, out, engine="kvm"):
     reports = dict(re.findall(r"^report (\w+): (.*)$", out, re.M))
     if status != 0:
         fail(f"{cpus} CPUs: status {status}", out)
-    if not re.search(r"^cpu 0: kvm: ", out, re.M):
-        fail(f"{cpus} CPUs: auto did not take kvm", out)
+    if engine and not re.search(rf"^cpu 0: {engine}: ", out, re.M):
+        fail(f"{cpus} CPUs: auto did not take {engine}", out)
     if reports.get("cpus") != str(cpus):
         fail(f"{reports.get('cpus')} CPUs, wanted {cpus}", out)
     if reports.get("work") != f"1 of {3 * cpus}":
@@ -69,10 +70,47 @@ def stock():
         check_boot(cpus, *done[f"boot-{cpus}"])
 
 
+def moving():
+    done = run("moving", ["moving-1", "moving-2"], [], 300)
+    for cpus in 1, 2:
+        status, out = done[f"moving-{cpus}"]
+        check_boot(cpus, status, out, engine=None)
+        moves = re.search(r"^engine moves (\d+), (.*)", out, re.M)
+        print(f"{cpus} CPUs:", moves and moves[0])
+        if not moves or int(moves[1]) < 100:
+            fail(f"{cpus} CPUs: moves: {moves and moves[0]}", out)
+
+
+def compare():
+    status, out = run("compare", ["compare"], [], 280)["compare"]
+    if status != 0:
+        fail(f"compare's status is {status}", out)
+    said = json.loads(out[out.index("\n{") if not out.startswith("{") else 0:])
+    exits = {l["id"]: {m: r.get("exits") for m, r in l["results"].items()} for l in said["loads"]}
+    for name, e in exits.items():
+        print(name, e)
+    # That guest has one CPU: no IPI to another.
+    if len(exits) != 11 or any(set(e) - {"native"} != {"kvm", "kvm+pv"} for e in exits.values()):
+        fail("not all is measured on kvm", out)
+    for name in "integer", "sort", "hash", "syscall", "switch", "fault":
+        if exits[name]["kvm"] > 0.05:
+            fail(f"{name} is left to user space", out)
+    for name in "clock", "port", "mmio":
+        if not 0.99 < exits[name]["kvm"] < 1.2:
+            fail(f"{name} is one exit", out)
+    # What the paravirtual interface saves: the clock's port, the end of an interrupt.
+    if exits["clock"]["kvm+pv"] > 0.05 or exits["interrupt"]["kvm+pv"] > exits["interrupt"]["kvm"] - 0.5:
+        fail("the paravirtual interface saves no exits", out)
+
+
 def unit():
     status, out = run("unit", ["unit"], [], 150)["unit"]
-    if status != 0 or "SKIPPED" in out or "PASSED" not in out:
-        fail(f"the unit test's status is {status}", out)
+    # QEMU's CPU loads the guest's DR7 without arming it, and lets no #BP be intercepted.
+    skipped = set(re.findall(r"SKIPPED \] ([a-z]\w+)", out)) - {"a_hardware_breakpoint_stops_before_its_instruction",
+                                                          "a_watchpoint_stops_behind_the_store",
+                                                          "an_int3_of_the_debugger_stops_and_one_of_the_guest_is_delivered"}
+    if status != 0 or skipped or "PASSED" not in out:
+        fail(f"the unit test's status is {status}, and it skips {skipped}", out)
 
 
 def flat():
@@ -91,4 +129,4 @@ def flat():
     print("passed:", ", ".join(parts))
 
 
-{"stock": stock, "flat": flat, "unit": unit}[sys.argv[4]]()
+{"stock": stock, "moving": moving, "compare": compare, "flat": flat, "unit": unit}[sys.argv[4]]()

@@ -699,7 +699,6 @@ static void dbt_describe(const struct vcpu *c, char *buf, size_t len)
 const struct engine engine_dbt = {
 	.name = "dbt",
 	.slot = ENGINE_DBT,
-	.honours_debug = true,
 	.tlb_watch = &dbt_watch,
 	.init = dbt_init,
 	.fini = dbt_fini,

@@ -479,7 +479,6 @@ static void interp_inval(struct vcpu *c, gpa_t gpa, uint64_t len)
 const struct engine engine_interp = {
 	.name = "interp",
 	.slot = ENGINE_INTERP,
-	.honours_debug = true,
 	.init = interp_init,
 	.fini = interp_fini,
 	.run = interp_run,

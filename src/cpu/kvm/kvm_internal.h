@@ -42,6 +42,7 @@ struct kvm_cpu {
 	bool broken;	    /* it was said why */
 	bool io_pending;    /* the kernel has to finish the instruction that left with I/O */
 	int64_t tsc_offset; /* as KVM has it */
+	struct kvm_guest_debug debug; /* too */
 
 	_Atomic bool inside; /* its thread is about to enter the kernel's run, or in it */
 	pthread_t thread;    /* whose; valid while inside */
@@ -79,6 +80,11 @@ void state_sync_apic_base(struct kvm_cpu *k);
 
 /* run.c. Finish the instruction that left with I/O; false as above. */
 bool run_settle(struct kvm_cpu *k);
+
+/* debug.c. Before a run: let KVM have the breakpoints that c->debug has. Behind KVM_EXIT_DEBUG:
+ * stop for the debugger, or let the guest have it. False as above. */
+bool debug_arm(struct kvm_cpu *k);
+bool debug_exit(struct kvm_cpu *k);
 
 /* report.c. Say in one sentence why KVM gave up, and the registers; set k->broken. */
 void report_exit(struct kvm_cpu *k);

@@ -90,12 +90,18 @@ __asm__(".pushsection .rodata\n"
 	"probe_int80:\n"
 	"	movb $10, 0x6000\n"
 	"	hlt\n"
+	"probe_stop:\n"
+	"	nop\n"
+	"	movb $0, 0x6000\n"
+	"	int3\n"
+	"probe_stray:\n"
+	"	hlt\n"
 	"probe_fail:\n"
 	"	ud2\n"
 	"probe_end:\n"
 	".popsection\n");
 extern const uint8_t probe_code[], probe_loop[], probe_steps[], probe_syscall[], probe_int80[],
-	probe_end[];
+	probe_stop[], probe_stray[], probe_end[];
 
 static const char *const step_name[] = {
 	"entering 64-bit mode", "movq",	   "addps",  "fld",	 "verw", "lar",
@@ -149,6 +155,10 @@ static void write_memory(uint8_t *ram)
 	store64(ram + TSS + 4, STACK);
 	/* An interrupt gate that CPL 3 may use. */
 	store64(ram + IDT + 0x80 * 16, handler | (uint64_t)CODE64 << 16 | 0xeeull << 40);
+	/* #DB and #BP, which are to end elsewhere. */
+	for (unsigned vector = 1; vector <= 3; vector += 2)
+		store64(ram + IDT + vector * 16,
+			where(probe_stray) | (uint64_t)CODE64 << 16 | 0x8eull << 40);
 	memcpy(ram + CODE, probe_code, where(probe_end) - CODE);
 }
 
@@ -360,6 +370,37 @@ static void test_function(struct probe *p, struct kvm_probe *result)
 		result->failed_how = "a halt on the way";
 }
 
+/* Does the guest stop for a debugger, and with that vector? */
+static bool stops(struct probe *p, uint32_t control, uint64_t addr, uint64_t dr7, uint32_t vector)
+{
+	struct kvm_guest_debug d = { .control = KVM_GUESTDBG_ENABLE | control,
+				     .arch.debugreg = { addr, [7] = dr7 } };
+
+	if (kvm_ioctl(p->cpu, KVM_SET_GUEST_DEBUG, &d) < 0 || !start_at(p, where(probe_stop), 0) ||
+	    !run_to_halt(p))
+		return false;
+	return p->run->exit_reason == KVM_EXIT_DEBUG && p->run->debug.arch.exception == vector;
+}
+
+/* KVM itself may be as it should, and the processor that is emulated below it not. */
+static void test_stops(struct probe *p, struct kvm_probe *result)
+{
+	const struct {
+		uint32_t bit, control, vector;
+		uint64_t addr, dr7;
+	} tests[] = {
+		{ KVM_STOPS_AT_CODE, KVM_GUESTDBG_USE_HW_BP, 1, where(probe_stop), 0x401 },
+		{ KVM_STOPS_AT_DATA, KVM_GUESTDBG_USE_HW_BP, 1, STEP, 0x10401 },
+		{ KVM_STOPS_AT_INT3, KVM_GUESTDBG_USE_SW_BP, 3, 0, 0x400 },
+	};
+
+	if (!set_limit(p, STEPS_MS))
+		return;
+	for (unsigned i = 0; i < ARRAY_SIZE(tests); i++)
+		if (stops(p, tests[i].control, tests[i].addr, tests[i].dr7, tests[i].vector))
+			result->stops |= tests[i].bit;
+}
+
 void kvm_probe(struct kvm_probe *result)
 {
 	struct probe p = { .kvm = -1, .vm = -1, .cpu = -1 };
@@ -375,6 +416,7 @@ void kvm_probe(struct kvm_probe *result)
 	if (ret == 0) {
 		result->ns_per_turn = measure_speed(&p);
 		test_function(&p, result);
+		test_stops(&p, result);
 	} else {
 		snprintf(result->refused, sizeof(result->refused), "%.*s",
 			 (int)sizeof(result->refused) - 1, err.msg);

@@ -18,7 +18,8 @@
  * What a filter of the vCPU's thread has to allow for this engine. System calls: ioctl on the
  * descriptors of the VM and the vCPU, tgkill and rt_sigreturn (kicks, from any thread of the
  * process), futex. ioctls of the vCPU: KVM_RUN, KVM_INTERRUPT, KVM_NMI, KVM_GET_ and KVM_SET_ REGS,
- * SREGS, SREGS2, XSAVE, XCRS, MSRS, DEBUGREGS, VCPU_EVENTS, DEVICE_ATTR. Of the VM:
+ * SREGS, SREGS2, XSAVE, XCRS, MSRS, DEBUGREGS, VCPU_EVENTS, DEVICE_ATTR, KVM_SET_GUEST_DEBUG. Of
+ * the VM:
  * KVM_RESET_DIRTY_RINGS; KVM_SET_USER_MEMORY_REGION and KVM_GET_DIRTY_LOG by who starts, stops and
  * reads the dirty log, and the first of them by inval(). Before the filter: all that init() does
  * (open of /dev/kvm, KVM_CREATE_VM, KVM_CREATE_VCPU, mmap of the vCPU, rt_sigaction ...) and the
@@ -187,6 +188,7 @@ static enum outcome handle_exit(struct kvm_cpu *k)
 	case KVM_EXIT_SET_TPR:
 	case KVM_EXIT_INTR: return GO_ON;
 	case KVM_EXIT_SHUTDOWN: return SHUTDOWN;
+	case KVM_EXIT_DEBUG: return debug_exit(k) ? GO_ON : k->broken ? BROKEN : SHUTDOWN;
 	default: report_exit(k); return BROKEN;
 	}
 	k->io_pending = true;
@@ -407,7 +409,7 @@ static enum run_exit kvm_run(struct vcpu *c)
 	if (!k->must_push)
 		c->cpl = 0; /* see state_push() */
 	k->thread = pthread_self();
-	why = run_loop(k);
+	why = debug_arm(k) ? run_loop(k) : RUN_BROKEN;
 	/* Between two runs, registers may be replaced: nothing may be left to be done to them. */
 	if (why == RUN_KICKED && !run_settle(k))
 		why = k->broken ? RUN_BROKEN : RUN_SHUTDOWN;

@@ -7,6 +7,7 @@
 #include "cpu/x86/paging.h"
 #include "cpu/x86/vmem.h"
 #include "machine/machine_internal.h"
+#include "machine/move.h"
 #include "mem/physmap.h"
 
 #define INT3 0xcc
@@ -141,11 +142,23 @@ static bool change_hard(struct session *s, unsigned kind, gva_t gva, unsigned le
 	return true;
 }
 
+/* Where KVM does not stop at breakpoints, since the processor that it has is no real one, a
+ * software engine holds the guest from the first breakpoint on until the debugger leaves. */
+static bool is_stoppable(struct session *s)
+{
+	const struct engine *now = s->m->set.v[0]->engine;
+
+	if (now != &engine_kvm || s->m->kvm_stops)
+		return true;
+	if (move_all(&s->m->set, engine_auto(NULL), NULL) < 0)
+		return false;
+	s->home = now;
+	return true;
+}
+
 bool breaks_set(struct session *s, unsigned kind, gva_t gva, unsigned len)
 {
-	const struct engine *e = s->m->set.v[0]->engine;
-
-	if (!e->honours_debug)
+	if (!is_stoppable(s))
 		return false;
 	return kind == KIND_SOFT ? set_soft(s, gva) : change_hard(s, kind, gva, len, true);
 }

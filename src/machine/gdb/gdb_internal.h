@@ -33,6 +33,7 @@ struct session {
 	bool physical;	 /* memory commands take guest-physical addresses */
 	unsigned thread; /* number of the vCPU that registers and memory are of */
 	struct soft_break soft[GDB_BREAKS];
+	const struct engine *home; /* which the guest goes back to behind us; NULL: it is there */
 };
 
 /* session.c. Execute the command in s->in (n_in bytes): fills s->out, n_out and next. */

@@ -7,6 +7,7 @@
 #include "cpu/x86/paging.h"
 #include "cpu/x86/vmem.h"
 #include "machine/machine_internal.h"
+#include "machine/move.h"
 #include "mem/physmap.h"
 
 #include <stdarg.h>
@@ -287,6 +288,9 @@ void session_leave(struct session *s)
 {
 	breaks_clear_all(s);
 	session_resume(s);
+	if (s->home)
+		move_all(&s->m->set, s->home, NULL);
+	s->home = NULL;
 }
 
 static bool get_thread(const struct session *s, const char *text, unsigned *thread)
@@ -424,13 +428,12 @@ static void change_engine(struct session *s, const char *name)
 	const struct engine *e = engine_find(name);
 	struct err err;
 
-	for (unsigned i = 0; e && i < s->m->set.n; i++) {
-		if (engine_take(s->m->set.v[i], e, &err) < 0) {
-			say(s, err.msg);
-			say(s, "\n");
-			return;
-		}
+	if (e && move_all(&s->m->set, e, &err) < 0) {
+		say(s, err.msg);
+		say(s, "\n");
+		return;
 	}
+	s->home = NULL;
 	say(s, e ? "done\n" : "there is no such engine\n");
 }
 

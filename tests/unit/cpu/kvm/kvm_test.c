@@ -22,6 +22,14 @@ static bool is_real;
 			skip();                                                                    \
 	} while (0)
 
+/* What of a debugger's works: KVM_STOPS_ bits. */
+static unsigned stops;
+#define NEEDS_STOP(bit)                                                                            \
+	do {                                                                                       \
+		if (!(stops & (bit)))                                                              \
+			skip();                                                                    \
+	} while (0)
+
 /* Linear address that leads to where no memory is. */
 #define MMIO_VA	 (FLAT_RAM - 2 * MiB)
 #define MMIO_GPA 0xd0000000ull
@@ -754,6 +762,92 @@ TEST(dirty_pages_are_collected_from_bitmaps)
 	dirty_pages_are_collected();
 }
 
+/* -- A debugger ------------------------------------------------------------------------------- */
+
+static gva_t debugger_has; /* an INT3 there is the debugger's */
+
+static bool owns_int3(void *arg, struct vcpu *c)
+{
+	return c->rip == debugger_has;
+}
+
+static void go_on(gva_t rip)
+{
+	f.c.rip = rip;
+	f.c.debug.stop = DEBUG_NONE;
+	f.c.mp_state = MP_RUNNING;
+	f.c.engine->push(&f.c);
+}
+
+/* inc eax; nop; mov [rdi], al; inc eax; hlt */
+#define STEPS 0xff, 0xc0, 0x90, 0x88, 0x07, 0xff, 0xc0, HLT
+
+TEST(a_hardware_breakpoint_stops_before_its_instruction)
+{
+	NEEDS_STOP(KVM_STOPS_AT_CODE);
+	f.c.debug.dr[1] = FLAT_CODE + 2;
+	f.c.debug.dr[7] = 1 << 2;
+	f.c.gpr[REG_RDI] = FLAT_DATA;
+	CHECK_EQ(flat_run(&f, CODE(STEPS)), RUN_KICKED);
+	CHECK_EQ(f.c.debug.stop, DEBUG_HARD);
+	pull();
+	CHECK_EQ(f.c.rip, FLAT_CODE + 2);
+	CHECK_EQ(f.c.gpr[REG_RAX], 1);
+	CHECK_EQ(f.c.dr[7] & 0xff, 0); /* the guest sees none of it */
+	f.c.debug.dr[7] = 0;
+	go_on(f.c.rip);
+	CHECK_EQ(f.c.engine->run(&f.c), RUN_HALTED);
+	pull();
+	CHECK_EQ(f.c.gpr[REG_RAX], 2);
+}
+
+TEST(a_watchpoint_stops_behind_the_store)
+{
+	NEEDS_STOP(KVM_STOPS_AT_DATA);
+	f.c.debug.dr[0] = FLAT_DATA;
+	f.c.debug.dr[7] = 1 | 1 << 16;
+	f.c.gpr[REG_RDI] = FLAT_DATA;
+	CHECK_EQ(flat_run(&f, CODE(STEPS)), RUN_KICKED);
+	CHECK_EQ(f.c.debug.stop, DEBUG_WATCH);
+	CHECK_EQ(f.c.debug.addr, FLAT_DATA);
+	pull();
+	CHECK_EQ(f.c.rip, FLAT_CODE + 5);
+	CHECK_EQ(f.pm.ram[FLAT_DATA], 1);
+}
+
+TEST(an_int3_of_the_debugger_stops_and_one_of_the_guest_is_delivered)
+{
+	NEEDS_STOP(KVM_STOPS_AT_INT3);
+	debugger_has = FLAT_CODE + 2;
+	f.c.debug.owns_int3 = owns_int3;
+	/* inc eax; int3; int3; hlt */
+	CHECK_EQ(flat_run(&f, CODE(0xff, 0xc0, 0xcc, 0xcc, HLT)), RUN_KICKED);
+	CHECK_EQ(f.c.debug.stop, DEBUG_SOFT);
+	pull();
+	CHECK_EQ(f.c.rip, FLAT_CODE + 2);
+	go_on(FLAT_CODE + 3);
+	CHECK_EQ(f.c.engine->run(&f.c), RUN_HALTED);
+	pull();
+	CHECK_EQ(f.c.rip, HANDLER + 1);
+	CHECK_EQ(f.c.debug.stop, DEBUG_NONE);
+	/* Where the handler returns to. */
+	CHECK_EQ(load64(f.pm.ram + f.c.gpr[REG_RSP]), FLAT_CODE + 4);
+}
+
+TEST(a_step_of_the_guest_s_own_is_delivered_beside_a_breakpoint)
+{
+	NEEDS_HARDWARE();
+	f.c.debug.dr[1] = FLAT_CODE + 0x100;
+	f.c.debug.dr[7] = 1 << 2;
+	/* pushfq; or dword [rsp], 0x100; popfq; nop; hlt */
+	CHECK_EQ(flat_run(&f, CODE(0x9c, 0x81, 0x0c, 0x24, 0, 1, 0, 0, 0x9d, 0x90, HLT)),
+		 RUN_HALTED);
+	pull();
+	CHECK_EQ(f.c.rip, HANDLER + 1);
+	CHECK_EQ(load64(f.pm.ram + f.c.gpr[REG_RSP]), FLAT_CODE + 10);
+	CHECK(f.c.dr[6] & DR6_BS);
+}
+
 /* -- All ------------------------------------------------------------------------------------- */
 
 #define K(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -785,6 +879,10 @@ int main(void)
 		K(a_new_vm_goes_on_from_a_snapshot),
 		K(the_interpreter_goes_on_where_kvm_stopped),
 		K(pae_page_directory_pointers_are_kept),
+		K(a_hardware_breakpoint_stops_before_its_instruction),
+		K(a_watchpoint_stops_behind_the_store),
+		K(an_int3_of_the_debugger_stops_and_one_of_the_guest_is_delivered),
+		K(a_step_of_the_guest_s_own_is_delivered_beside_a_breakpoint),
 		K(dirty_pages_are_collected_from_rings),
 		K(a_ring_that_is_full_is_emptied),
 		cmocka_unit_test_setup_teardown(dirty_pages_are_collected_from_bitmaps,
@@ -801,6 +899,7 @@ int main(void)
 	}
 	close(kvm);
 	kvm_probe(&probe);
+	stops = probe.stops;
 	is_real = kvm_probe_accepts(&probe, why, sizeof(why));
 	if (!is_real)
 		printf("some tests skip, since this KVM is not hardware: %s\n", why);
