@@ -1,10 +1,10 @@
-/* Writes to /dev/vda until the machine is killed, and says what was flushed: tests/disk/kill_test.py
- * looks for it.
+/* Writes to /dev/vda until the machine is killed, and says what was flushed:
+ * tests/disk/kill_test.py looks for it.
  *
- * From the environment, which the kernel makes of its command line: seed, and first, the number of the
- * first step. Step n writes some blocks; where, how many and what follows from seed and n alone. Each
- * sector says which step wrote it and where it belongs. After some steps there is a flush, then a line
- * "flushed N".
+ * From the environment, which the kernel makes of its command line: seed, and first, the number of
+ * the first step. Step n writes some blocks; where, how many and what follows from seed and n
+ * alone. Each sector says which step wrote it and where it belongs. After some steps there is a
+ * flush, then a line "flushed N".
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -48,7 +48,8 @@ static void fill(uint8_t *buf, uint64_t step, uint64_t block, unsigned n)
 		uint64_t head[2] = { step, block * (BLOCK / SECTOR) + i };
 
 		memcpy(buf + i * SECTOR, head, sizeof(head));
-		memset(buf + i * SECTOR + sizeof(head), (int)(step * 37 & 255), SECTOR - sizeof(head));
+		memset(buf + i * SECTOR + sizeof(head), (int)(step * 37 & 255),
+		       SECTOR - sizeof(head));
 	}
 }
 
