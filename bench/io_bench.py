@@ -26,7 +26,7 @@ PACKAGES = ("fio", "iperf3", "socat")
 MEMORY_MIB = 1024
 DISK_MIB = 512
 SECONDS = 4
-LOGIN_LIMIT = 240
+LOGIN_LIMIT = 600
 PORTS = {"out": 5000, "in": 5001}    # of vsock
 
 
