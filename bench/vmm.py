@@ -59,20 +59,26 @@ def command(engine, cleave, kernel, initrd, append, memory_mib, cpus=1):
 
 
 def extra_rss_kib(pid, memory_mib):
-    """Resident KiB of a process beyond the guest's RAM: what is mapped of cleave's memfd "guest-ram",
-    by any alias, and for QEMU the mapping that has RAM's size. Memory that is mapped twice, as the
-    code cache is, counts once (Pss).
+    """Resident KiB of a process beyond the guest's RAM; memory that is mapped twice, as the code cache
+    is, counts once."""
+    return extra_kib(pid, memory_mib, "Pss")
+
+
+def extra_kib(pid, memory_mib, what):
+    """KiB of a process, as smaps counts them (Rss, Pss), but for what is mapped of the guest's RAM:
+    cleave's memfd "guest-ram", by any alias, and for QEMU the mapping that has RAM's size and that
+    nobody executes (its buffer for translations may have the same size).
     """
     total = 0
     skip = False
     for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        m = re.match(r"[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \S+ *(.*)", line)
+        m = re.match(r"[0-9a-f]+-[0-9a-f]+ (\S+) \S+ \S+ \S+ *(.*)", line)
         if m:
-            skip = "memfd:guest-ram" in m[1]
-            nameless = not m[1]
+            skip = "memfd:guest-ram" in m[2]
+            nameless = not m[2] and "x" not in m[1]
         elif line.startswith("Size:"):
             skip = skip or nameless and int(line.split()[1]) == memory_mib * 1024
-        elif line.startswith("Pss:") and not skip:
+        elif line.startswith(what + ":") and not skip:
             total += int(line.split()[1])
     return total
 

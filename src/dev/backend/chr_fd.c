@@ -11,6 +11,7 @@
 #include "host/terminal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -20,8 +21,9 @@
 
 #define OUT_LIMIT MiB
 #define OUT_SLACK 4096 /* beyond the limit, for writers that may not wait */
-#define IN_LIMIT  4096
-#define CHUNK	  4096 /* PIPE_BUF: poll says that this much fits a pipe */
+#define IN_LIMIT  16384
+#define CHUNK	  16384 /* written at once */
+#define WAIT_SAFE 4096	/* PIPE_BUF: where poll says that there is room this much fits a pipe */
 #define FLUSH_MS  1000
 #define ESCAPE	  0x01 /* Ctrl-A */
 
@@ -36,8 +38,9 @@ struct chr_fd {
 	unsigned in_head, in_n;
 	bool after_escape;
 	_Atomic bool in_waits; /* the ring has bytes, or the watch rests */
-	bool in_is_tty;
+	bool in_is_typed;      /* a person's terminal: read even while the guest takes nothing */
 
+	unsigned chunk; /* bytes that may be written at once and not wait */
 	pthread_t writer;
 	pthread_mutex_t out_lock; /* guards all below */
 	pthread_cond_t out_more, out_less;
@@ -113,7 +116,7 @@ static bool escape(struct chr_fd *f, uint8_t key)
 	}
 }
 
-/* Needs in_lock. A full ring can only be a terminal's: what a person types on then is lost. */
+/* Needs in_lock. Where the ring is full, what a person types on is lost. */
 static void take(struct chr_fd *f, uint8_t byte)
 {
 	if (f->cfg.escape.fn && f->after_escape) {
@@ -128,28 +131,45 @@ static void take(struct chr_fd *f, uint8_t byte)
 		f->in[(f->in_head + f->in_n++) % IN_LIMIT] = byte;
 }
 
+/* Read bytes among which may be keys for us. Needs in_lock. */
+static ssize_t read_keys(struct chr_fd *f)
+{
+	uint8_t buf[512];
+	unsigned room = f->in_is_typed ? sizeof(buf) : MIN(IN_LIMIT - f->in_n, sizeof(buf));
+	ssize_t n = room ? read(f->watch.fd, buf, room) : -1;
+
+	for (ssize_t i = 0; i < n; i++)
+		take(f, buf[i]);
+	return n;
+}
+
+/* Read the guest's bytes into the ring, which is not full. Needs in_lock. */
+static ssize_t read_data(struct chr_fd *f)
+{
+	unsigned at = (f->in_head + f->in_n) % IN_LIMIT;
+	ssize_t n = read(f->watch.fd, f->in + at, MIN(IN_LIMIT - f->in_n, IN_LIMIT - at));
+
+	f->in_n += n > 0 ? (unsigned)n : 0;
+	return n;
+}
+
 static void on_input(void *arg, short revents)
 {
 	struct chr_fd *f = arg;
-	uint8_t buf[512];
-	ssize_t n = 0;
+	ssize_t n = 1;
 
 	pthread_mutex_lock(&f->in_lock);
+	if (f->in_n < IN_LIMIT || f->in_is_typed)
+		n = f->cfg.escape.fn ? read_keys(f) : read_data(f);
 
-	unsigned room = IN_LIMIT - f->in_n;
+	bool is_over = n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
 
-	if (f->in_is_tty)
-		room = sizeof(buf);
-	if (room)
-		n = read(f->watch.fd, buf, MIN(room, sizeof(buf)));
-	for (ssize_t i = 0; i < n; i++)
-		take(f, buf[i]);
 	deliver(f);
 	/* End of input, or nobody at the pty, or no room: rest. The pty wakes up when it is
 	 * written to, the others when the guest takes something. */
-	if ((n == 0 && room) || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+	if (is_over) {
 		evloop_set(f->loop, &f->watch, 0);
-	} else if (!f->in_is_tty && f->in_n == IN_LIMIT) {
+	} else if (!f->in_is_typed && f->in_n == IN_LIMIT) {
 		evloop_set(f->loop, &f->watch, 0);
 		atomic_store(&f->in_waits, true);
 	}
@@ -195,6 +215,18 @@ static void make_room(struct chr_fd *f, unsigned n)
 	f->out_n -= drop;
 }
 
+/* Put bytes into the output ring, which has room for n; how many went in at once. Needs out_lock.
+ */
+static unsigned put(struct chr_fd *f, const uint8_t *buf, unsigned n)
+{
+	unsigned at = (f->out_head + f->out_n) % (OUT_LIMIT + OUT_SLACK);
+
+	n = MIN(n, (unsigned)(OUT_LIMIT + OUT_SLACK) - at);
+	memcpy(f->out + at, buf, n);
+	f->out_n += n;
+	return n;
+}
+
 static void chr_fd_write(struct chr *b, const uint8_t *buf, unsigned n)
 {
 	struct chr_fd *f = of(b);
@@ -202,11 +234,18 @@ static void chr_fd_write(struct chr *b, const uint8_t *buf, unsigned n)
 	pthread_mutex_lock(&f->out_lock);
 	if (f->cfg.lossy)
 		make_room(f, n);
-	for (unsigned i = 0; i < n && !f->dead; i++) {
+	while (n && !f->dead) {
 		while (f->out_n >= OUT_LIMIT && !f->unblocked && !f->dead)
 			pthread_cond_wait(&f->out_less, &f->out_lock);
-		if (f->out_n < OUT_LIMIT + OUT_SLACK)
-			f->out[(f->out_head + f->out_n++) % (OUT_LIMIT + OUT_SLACK)] = buf[i];
+
+		/* One that may not wait fills the slack; what is beyond that is lost. */
+		unsigned limit = f->out_n < OUT_LIMIT ? OUT_LIMIT : OUT_LIMIT + OUT_SLACK;
+		unsigned part = put(f, buf, MIN(n, limit - f->out_n));
+
+		if (!part)
+			break;
+		buf += part;
+		n -= part;
 	}
 	pthread_cond_signal(&f->out_more);
 	pthread_mutex_unlock(&f->out_lock);
@@ -259,7 +298,7 @@ static bool write_chunk(struct chr_fd *f)
 	struct pollfd p = { .fd = f->cfg.out_fd, .events = POLLOUT };
 	ssize_t done = 0;
 
-	n = MIN(n, CHUNK);
+	n = MIN(n, f->chunk);
 	memcpy(chunk, f->out + f->out_head, n);
 	pthread_mutex_unlock(&f->out_lock);
 	if (poll(&p, 1, 50) > 0)
@@ -370,7 +409,8 @@ int chr_fd_new(struct chr **out, struct evloop *loop, const struct chr_fd_cfg *c
 	f->chr.ops = &chr_fd_ops;
 	f->cfg = *cfg;
 	f->loop = loop;
-	f->in_is_tty = cfg->in_fd >= 0 && isatty(cfg->in_fd);
+	f->in_is_typed = cfg->escape.fn && cfg->in_fd >= 0 && isatty(cfg->in_fd);
+	f->chunk = fcntl(cfg->out_fd, F_GETFL) & O_NONBLOCK ? CHUNK : WAIT_SAFE;
 	pthread_mutex_init(&f->in_lock, NULL);
 	pthread_mutex_init(&f->out_lock, NULL);
 	pthread_cond_init(&f->out_more, NULL);

@@ -11,7 +11,7 @@
 
 #define CLASS_SIMPLE_COMMUNICATION 0x078000
 #define QUEUE_SIZE		   64
-#define CHUNK			   4096
+#define CHUNK			   16384
 #define TURN_BYTES		   65536 /* a port's output before others get their turn */
 
 #define CONFIG_MAX_PORTS 4 /* le16 cols, le16 rows, le32 max_nr_ports, le32 emerg_wr */
@@ -37,7 +37,7 @@ static unsigned front_room(void *arg)
 	if (!c->w.running || (c->multiport && !p->open))
 		return 0;
 	for (unsigned i = 0; i < QUEUE_SIZE && !p->rx_held; i++) {
-		if (!vworker_pop(&c->w, q, &p->rx))
+		if (!vworker_pop_or_ask(&c->w, q, &p->rx))
 			return 0;
 		p->rx_held = p->rx.in_bytes;
 		if (!p->rx_held)

@@ -41,7 +41,7 @@ void console_control_rx(struct console *c)
 			enum port_news news = (enum port_news)__builtin_ctz(p->news);
 			unsigned len = make_message(p, news, buf);
 
-			if (!vworker_pop(&c->w, QUEUE_CONTROL_RX, &c->control))
+			if (!vworker_pop_or_ask(&c->w, QUEUE_CONTROL_RX, &c->control))
 				return;
 			p->news &= p->news - 1;
 			len = (unsigned)virtq_write(&c->control, 0, buf, len);

@@ -195,6 +195,11 @@ bool vworker_pop(struct vworker *w, unsigned q, struct virtq_chain *c)
 	return ret > 0;
 }
 
+bool vworker_pop_or_ask(struct vworker *w, unsigned q, struct virtq_chain *c)
+{
+	return vworker_pop(w, q, c) || (virtq_enable_kicks(&w->vq[q]) && vworker_pop(w, q, c));
+}
+
 void vworker_irq(struct vworker *w, unsigned q)
 {
 	if (virtq_wants_irq(&w->vq[q]))

@@ -72,6 +72,9 @@ void vworker_fini(struct vworker *w);
 void vworker_kick(struct vworker *w, unsigned q);
 /* virtq_pop of queue q, with a broken ring told to the driver: true if *c is filled. */
 bool vworker_pop(struct vworker *w, unsigned q, struct virtq_chain *c);
+/* The same; if it is false, kick is called when the driver has made a chain available. With an
+ * event index the driver only tells of what comes behind the place that the device named last. */
+bool vworker_pop_or_ask(struct vworker *w, unsigned q, struct virtq_chain *c);
 /* virtq_push to queue q, and an interrupt if the driver wants one. */
 void vworker_push(struct vworker *w, unsigned q, const struct virtq_chain *c, uint32_t len_bytes);
 /* Interrupt for queue q if the driver wants one for what was pushed. */

@@ -1,9 +1,11 @@
 #include "dev/backend/chr.h"
 
+#include "base/bits.h"
 #include "check.h"
 #include "dev/backend/chr_fd.h"
 #include "host/evloop.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <pty.h>
 #include <signal.h>
@@ -37,7 +39,8 @@ static void sink_rx(void *arg, const uint8_t *buf, unsigned n)
 {
 	struct sink *s = arg;
 
-	memcpy(s->got + s->n, buf, n);
+	for (unsigned i = 0; i < n; i++)
+		s->got[(s->n + i) % sizeof(s->got)] = buf[i];
 	s->n += n;
 	s->room -= n;
 }
@@ -158,30 +161,69 @@ TEST(the_escape_key_works_while_the_guest_reads_nothing)
 	rig_down(&r);
 }
 
+/* A rig whose input is a raw terminal, and a device that takes nothing yet. */
+static void rig_up_tty(struct rig *r, bool escape, int *master, int *slave)
+{
+	struct termios tio;
+
+	if (openpty(master, slave, NULL, NULL, NULL) < 0)
+		skip(); /* no /dev/pts here */
+	tcgetattr(*slave, &tio);
+	cfmakeraw(&tio);
+	tcsetattr(*slave, TCSANOW, &tio);
+	rig_up(r, escape);
+	chr_free(r->chr);
+	struct chr_fd_cfg cfg = { .in_fd = *slave, .out_fd = r->out[1] };
+	if (escape)
+		cfg.escape = (struct chr_escape_fn){ on_escape, &r->sink };
+	CHECK_EQ(chr_fd_new(&r->chr, r->loop, &cfg, NULL), 0);
+	r->sink.room = 0;
+	chr_start(r->chr, (struct chr_front){ .room = sink_room,
+					      .rx = sink_rx,
+					      .rx_break = sink_break,
+					      .drained = sink_drained,
+					      .arg = &r->sink });
+}
+
+/* A port for data may be a pseudo-terminal: no byte is lost when the guest is slow. */
+TEST(a_pty_without_keys_waits_for_the_device)
+{
+	enum { BYTES = 100000 };
+	uint8_t data[500];
+	struct rig r;
+	int master, slave;
+	unsigned sent = 0;
+
+	rig_up_tty(&r, false, &master, &slave);
+	CHECK_EQ(fcntl(master, F_SETFL, O_NONBLOCK), 0);
+	for (unsigned i = 0; i < 40000 && r.sink.n < BYTES; i++) {
+		for (unsigned k = 0; k < sizeof(data); k++)
+			data[k] = (uint8_t)((sent + k) % 64);
+
+		ssize_t n = write(master, data, MIN(sizeof(data), BYTES - sent));
+
+		sent += n > 0 ? (unsigned)n : 0;
+		if (n > 0)
+			continue;
+		sleep_ms(1);
+		r.sink.room = 3000;
+		chr_accept(r.chr);
+	}
+	CHECK_EQ(r.sink.n, BYTES);
+	for (unsigned i = 0; i < sizeof(r.sink.got); i++)
+		CHECK_EQ(r.sink.got[i], i);
+	rig_down(&r);
+	close(master);
+	close(slave);
+}
+
 TEST(a_terminals_escape_key_works_behind_a_full_buffer)
 {
-	uint8_t junk[6000];
+	uint8_t junk[24000];
 	struct rig r;
 	int master, slave;
 
-	if (openpty(&master, &slave, NULL, NULL, NULL) < 0)
-		skip(); /* no /dev/pts here */
-	struct termios tio;
-	tcgetattr(slave, &tio);
-	cfmakeraw(&tio);
-	tcsetattr(slave, TCSANOW, &tio);
-	rig_up(&r, true);
-	chr_free(r.chr);
-	struct chr_fd_cfg cfg = { .in_fd = slave,
-				  .out_fd = r.out[1],
-				  .escape = { on_escape, &r.sink } };
-	CHECK_EQ(chr_fd_new(&r.chr, r.loop, &cfg, NULL), 0);
-	r.sink.room = 0;
-	chr_start(r.chr, (struct chr_front){ .room = sink_room,
-					     .rx = sink_rx,
-					     .rx_break = sink_break,
-					     .drained = sink_drained,
-					     .arg = &r.sink });
+	rig_up_tty(&r, true, &master, &slave);
 	memset(junk, 'j', sizeof(junk));
 	for (unsigned i = 0; i < sizeof(junk); i += 500)
 		CHECK_EQ(write(master, junk + i, 500), 500);
@@ -283,6 +325,7 @@ TEST(who_asked_for_room_is_told_when_the_reader_goes_on)
 
 TESTS(T(who_asked_for_room_is_told_when_the_reader_goes_on),
       T(input_goes_to_the_device_as_it_has_room), T(without_an_escape_key_all_bytes_pass),
+      T(a_pty_without_keys_waits_for_the_device),
       T(the_escape_key_is_for_us_and_twice_for_the_guest),
       T(the_escape_key_works_while_the_guest_reads_nothing),
       T(a_terminals_escape_key_works_behind_a_full_buffer), T(output_arrives_whole_and_in_order),

@@ -199,6 +199,32 @@ TEST(a_reader_that_stalls_holds_up_only_its_port)
 	rig_down(&g);
 }
 
+/* A driver notifies only where the event index asks for it (virtio 1.2, 2.7.10). */
+TEST(input_that_waits_for_buffers_asks_to_be_told_of_them)
+{
+	struct rig g;
+	const uint8_t *event;
+	uint8_t text[1024];
+	uint32_t len;
+	uint16_t id;
+
+	rig_up(&g);
+	start(&g, 0);
+	event = g.r[RX0].device + 4 + 8 * g.r[RX0].size;
+	memset(text, 'x', sizeof(text));
+	for (unsigned i = 0; i < 3; i++)
+		vring_add(&g.r[RX0], &(struct vseg){ DATA + i * 256, 256, true }, 1);
+	vboard_notify(&g.b, RX0);
+	CHECK_EQ(write(g.in[0][1], text, sizeof(text)), sizeof(text));
+	for (unsigned i = 0; i < 3; i++)
+		CHECK(vboard_wait(&g.r[RX0], &id, &len));
+	for (unsigned i = 0; i < 1000 && load16(event) != 3; i++)
+		vboard_pause();
+	CHECK_EQ(load16(event), 3);
+	CHECK_EQ(receive(&g, RX0), 256);
+	rig_down(&g);
+}
+
 TEST(a_reset_while_output_waits_forgets_it)
 {
 	struct rig g;
@@ -216,4 +242,6 @@ TEST(a_reset_while_output_waits_forgets_it)
 }
 
 TESTS(T(without_multiport_the_one_port_works_both_ways), T(ports_are_told_of_and_named),
-      T(a_reader_that_stalls_holds_up_only_its_port), T(a_reset_while_output_waits_forgets_it))
+      T(a_reader_that_stalls_holds_up_only_its_port),
+      T(input_that_waits_for_buffers_asks_to_be_told_of_them),
+      T(a_reset_while_output_waits_forgets_it))
