@@ -11,13 +11,15 @@
 /* Read all of it. */
 static int fetch(struct boot_file *f, struct err *err)
 {
-	AUTO_FREE uint8_t *data = malloc(f->len + 1);
 	uint64_t done = 0;
+
+	if (lseek(f->fd, 0, SEEK_SET) < 0)
+		return err_set(err, errno, "read %s", f->text);
+
+	AUTO_FREE uint8_t *data = malloc(f->len + 1);
 
 	if (!data)
 		return err_set(err, ENOMEM, "read %s", f->text);
-	if (lseek(f->fd, 0, SEEK_SET) < 0)
-		return err_set(err, errno, "read %s", f->text);
 	while (done < f->len) {
 		ssize_t n = read(f->fd, data + done, f->len - done);
 
