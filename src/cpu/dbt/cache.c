@@ -52,6 +52,7 @@ static void cache_free(struct code_cache *k)
 static void size_cache(struct code_cache *k, uint64_t ram_bytes, size_t *len)
 {
 	*len = MAX(MIN_CODE, MIN(MAX_CODE, ALIGN_UP(ram_bytes / 8, MiB)));
+	k->budget = (uint32_t)(*len > MIN_CODE ? *len / 2 : FIRST_CODE);
 	k->cold = (uint32_t)ALIGN_UP(*len / 8 * 5, PAGE_SIZE);
 	k->max_tbs = (uint32_t)(*len / 128);
 	k->max_exits = (uint32_t)(*len / 32);
@@ -268,7 +269,8 @@ void cache_void_lines(void *cache, struct page_state *ps, uint64_t lines)
 
 bool cache_full(const struct code_cache *k)
 {
-	return k->used + TB_MAX_CODE > k->cold || k->cold_used + TB_MAX_CODE > k->code.len ||
+	return k->used + (k->cold_used - k->cold) + 2 * TB_MAX_CODE > k->budget ||
+	       k->used + TB_MAX_CODE > k->cold || k->cold_used + TB_MAX_CODE > k->code.len ||
 	       k->n_tbs + 2 > k->max_tbs || k->n_exits + 8 * TB_MAX_INSNS > k->max_exits ||
 	       k->n_marks + TB_MAX_INSNS > k->max_marks;
 }
@@ -290,6 +292,8 @@ void cache_flush(struct dbt *d)
 		}
 	}
 	pthread_mutex_lock(&k->lock);
+	if (cache_full(k))
+		k->budget = (uint32_t)MIN(2 * (uint64_t)k->budget, k->code.len);
 	for (uint32_t i = 0; i < k->n_tbs; i++)
 		*page_list(k, k->tb[i].host) = NULL;
 	memset(k->hash, 0, sizeof(k->hash));

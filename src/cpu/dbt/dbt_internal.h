@@ -244,9 +244,12 @@ struct insn_mark {
 	bool saved; /* flags are in ctx.cc when it accesses memory */
 };
 
-/* The code cache: an eighth of the guest's memory, within these. */
+/* The code cache: an eighth of the guest's memory, within these. Half of it may be used at first,
+ * FIRST_CODE of the smallest, and twice as much each time that was full: much of what a guest
+ * executes while it boots never runs again. */
 #define MIN_CODE     (32 * MiB)
 #define MAX_CODE     (128 * MiB)
+#define FIRST_CODE   (10 * MiB)
 #define TB_HASH_BITS 18
 #define TB_MAX_INSNS 48
 /* The most that one translation takes of either part of the code. */
@@ -279,6 +282,7 @@ struct code_cache {
 	struct codemem code;
 	uint32_t cold; /* from here on: what is rarely run; constant */
 	uint32_t used, cold_used;
+	uint32_t budget;			/* bytes of both parts that may be used */
 	uint32_t max_tbs, max_exits, max_marks; /* constant */
 	struct stubs stubs;			/* constant */
 	struct tb *tb;				/* max_tbs; owned */
