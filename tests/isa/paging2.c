@@ -491,6 +491,20 @@ static void pcids(void)
 		*pte_of(VA, 0) = (u64)frame[1] | P | W;
 		CHECK(invpcid(1, 3, 0), NONE);
 		CHECK(at_va(), 2);
+		/* What leaves a large global page alone does not forget that it is large. */
+		u64 va2 = VA + 0x40000000, *pde = pte_of(va2, 1);
+
+		*pde = 0x600000 | P | W | PS | G;
+		invlpg(va2);
+		*(u64 *)0x612340 = 0xabcdef;
+		*(u64 *)0x812340 = 0x1111;
+		CHECK(*(volatile u64 *)(va2 + 0x12340), 0xabcdef);
+		CHECK(invpcid(3, 0, 0), NONE);
+		*pde = 0x800000 | P | W | PS | G;
+		invlpg(va2 + 0x155555);
+		CHECK(*(volatile u64 *)(va2 + 0x12340), 0x1111);
+		*pde = 0;
+		invlpg(va2);
 	}
 	/* Many of them, so that any table of them overflows. */
 	for (u64 n = 4; n < 64; n++) {

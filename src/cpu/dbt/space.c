@@ -238,12 +238,19 @@ static void note_fill(struct space *s, uint32_t index, uint32_t page)
 		s->fill[s->n_fills++] = (struct fill){ .index = index, .page = page };
 }
 
+static bool has_table_page(const struct space *s, uint32_t index)
+{
+	uint32_t n = index / (PAGE_SIZE / 8);
+
+	return s->touched[n / 64] & BIT(n % 64);
+}
+
 /* The page of the tables that holds the entry is about to be there. */
 static void note_table_page(struct dbt *d, struct space *s, uint32_t index)
 {
 	uint32_t n = index / (PAGE_SIZE / 8);
 
-	if (s->touched[n / 64] & BIT(n % 64))
+	if (has_table_page(s, index))
 		return;
 	if (s->n_touched >= MAX_TABLE_PAGES(d->c->pm->ram_bytes))
 		wipe(d, s);
@@ -370,14 +377,16 @@ static void forget_pages(struct dbt *d, struct space *s, gva_t gva, unsigned n_p
 	uint32_t index = (uint32_t)(gva >> PAGE_SHIFT);
 	bool code = false;
 
-	for (unsigned i = 0; i < n_pages; i++, index++) {
+	for (unsigned i = 0; i < n_pages; i++) {
 		uint64_t bit, *word = code_page_word(s, gva + i * PAGE_SIZE, &bit);
 
-		if (*entry_read(s, index))
-			*entry_read(s, index) = 0;
-		if (*entry_write(s, index))
-			*entry_write(s, index) = 0;
 		code |= *word & bit;
+		if (!has_table_page(s, index + i))
+			continue;
+		if (*entry_read(s, index + i))
+			*entry_read(s, index + i) = 0;
+		if (*entry_write(s, index + i))
+			*entry_write(s, index + i) = 0;
 	}
 	if (code)
 		drop_jumps_of(d, s, gva, n_pages);

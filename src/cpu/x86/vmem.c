@@ -15,6 +15,10 @@
 #define MAX_ASID 4095
 #define N_PCIDS	 8
 
+#define LARGE_PIECE (4 * MiB)
+#define HUGE_PIECE  GiB
+#define LARGE_WORDS 128u
+
 /* Which address space an asid stands for. */
 struct pcid_slot {
 	uint16_t pcid;
@@ -29,9 +33,10 @@ struct tlb {
 	uint64_t epoch;	  /* part of code_key: counts what may change rip -> code */
 	uint64_t cs_seen; /* CS base and limit that the epoch stands for */
 	uint32_t cs_limit_seen;
-	gva_t large_lo, large_hi; /* all large pages filled since the last full flush lie here */
-	bool has_huge;		  /* a 1 GiB page among them */
-	unsigned last_perm;	  /* PERM_ bits of the last fill */
+	/* Hashed sets of where large pages were filled since the last full flush: pieces of 4 MiB
+	 * that have pages of 2 or 4 MiB, pieces of 1 GiB that have such a page. */
+	uint64_t large[LARGE_WORDS], huge[LARGE_WORDS];
+	unsigned last_perm; /* PERM_ bits of the last fill */
 };
 
 int tlb_new(struct tlb **out)
@@ -40,13 +45,36 @@ int tlb_new(struct tlb **out)
 	if (!*out)
 		return -ENOMEM;
 	memset(*out, 0, sizeof(**out));
-	(*out)->large_lo = ~0ull;
 	return 0;
 }
 
 void tlb_free(struct tlb *t)
 {
 	free(t);
+}
+
+/* -- Large pages ---------------------------------------------------------------------------- */
+
+static uint64_t *piece_word(uint64_t *set, uint64_t piece, uint64_t *bit)
+{
+	uint64_t h = piece * 0x9e3779b97f4a7c15ull;
+
+	*bit = BIT(h >> 58);
+	return &set[h >> 48 & (LARGE_WORDS - 1)];
+}
+
+static void add_piece(uint64_t *set, uint64_t piece)
+{
+	uint64_t bit, *word = piece_word(set, piece, &bit);
+
+	*word |= bit;
+}
+
+static bool has_piece(uint64_t *set, uint64_t piece)
+{
+	uint64_t bit, *word = piece_word(set, piece, &bit);
+
+	return *word & bit;
 }
 
 /* -- Address spaces ------------------------------------------------------------------------- */
@@ -107,9 +135,10 @@ void vmem_flush(struct vcpu *c, bool global_too)
 {
 	/* Global translations live in each address space that used them, so here both kinds go. */
 	memset(c->tlb->pcid, 0, sizeof(c->tlb->pcid));
-	c->tlb->large_lo = ~0ull;
-	c->tlb->large_hi = 0;
-	c->tlb->has_huge = false;
+	if (global_too) {
+		memset(c->tlb->large, 0, sizeof(c->tlb->large));
+		memset(c->tlb->huge, 0, sizeof(c->tlb->huge));
+	}
 	if (c->tlb_watch)
 		c->tlb_watch->flush(c, global_too);
 	vmem_switch(c, true);
@@ -140,14 +169,13 @@ static void clear_slots(struct vcpu *c, gva_t gva, unsigned n)
 void vmem_invlpg(struct vcpu *c, gva_t gva)
 {
 	struct tlb *t = c->tlb;
-	bool large = gva >= t->large_lo && gva <= t->large_hi;
 
-	if (large && t->has_huge) {
+	if (has_piece(t->huge, gva / HUGE_PIECE)) {
 		vmem_flush(c, true);
 		return;
 	}
-	if (large)
-		clear_slots(c, gva & ~(4 * MiB - 1), 4 * MiB / PAGE_SIZE);
+	if (has_piece(t->large, gva / LARGE_PIECE))
+		clear_slots(c, gva & ~(LARGE_PIECE - 1), LARGE_PIECE / PAGE_SIZE);
 	else
 		clear_slots(c, gva, 1);
 	t->epoch++;
@@ -309,16 +337,14 @@ static void fill(struct vcpu *c, unsigned array, gva_t gva, const struct place *
 	struct tlb_entry *e = &t->e[array][(gva >> PAGE_SHIFT) & (TLB_SIZE - 1)];
 	struct page_state *ps = physmap_page(c->pm, p->host);
 	uint64_t tag = tlb_tag(c, gva);
-	gva_t base = gva & ~(size - 1);
 
 	t->last_perm = perm;
 	if (array == TLB_SLOW)
 		return;
-	if (size > PAGE_SIZE) {
-		t->large_lo = MIN(t->large_lo, base);
-		t->large_hi = MAX(t->large_hi, base + (size - 1));
-		t->has_huge |= size > 4 * MiB;
-	}
+	if (size > LARGE_PIECE)
+		add_piece(t->huge, gva / HUGE_PIECE);
+	else if (size > PAGE_SIZE)
+		add_piece(t->large, gva / LARGE_PIECE);
 	if (perm & PERM_W && (p->rom || !ps || !claim_writes(c, ps)))
 		perm &= ~PERM_W;
 	if (perm & PERM_W)
