@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -17,7 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PAGE 4096
+#define PAGE   4096
+#define MODULE "vsock" /* what guests/build puts there */
 
 /* A tmpfs on every host. */
 static char dir_path[] = "/dev/shm/bench.XXXXXX";
@@ -473,6 +475,39 @@ static uint64_t futexes(void)
 	return turn;
 }
 
+/* A module of the guest's kernel that needs no other, beside this program. */
+static int module_fd;
+
+static void open_module(void)
+{
+	char path[PATH_MAX + 32] = "";
+	int fd = open("/sys/kernel/rcu_expedited", O_WRONLY | O_CLOEXEC);
+
+	/* Not to measure how long the kernel waits for its own grace periods. */
+	if (fd < 0 || write(fd, "1", 1) != 1)
+		bench_die("/sys/kernel/rcu_expedited");
+	close(fd);
+	if (readlink("/proc/self/exe", path, PATH_MAX) < 0)
+		bench_die("/proc/self/exe");
+	strcpy(strrchr(path, '/'), "/../data/module.ko");
+	module_fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (module_fd < 0)
+		bench_die(path);
+}
+
+static uint64_t modules(void)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < 100; i++) {
+		if (syscall(SYS_finit_module, module_fd, "", 0) ||
+		    syscall(SYS_delete_module, MODULE, O_NONBLOCK))
+			bench_die(MODULE);
+		n++;
+	}
+	return n;
+}
+
 static const struct bench table[] = {
 	{ "sys.getppid", getppids, 600000, NULL, NULL },
 	{ "sys.clock", clocks, 0, NULL, NULL },
@@ -495,6 +530,7 @@ static const struct bench table[] = {
 	{ "sys.create", creates, 10000, make_file, NULL },
 	{ "sys.epoll", epolls, 100000, NULL, NULL },
 	{ "sys.futex", futexes, 40000, NULL, NULL },
+	{ "sys.module", modules, 100, open_module, NULL },
 	{ NULL, NULL, 0, NULL, NULL },
 };
 
