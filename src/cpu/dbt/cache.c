@@ -52,7 +52,7 @@ static void cache_free(struct code_cache *k)
 static void size_cache(struct code_cache *k, uint64_t ram_bytes, size_t *len)
 {
 	*len = MAX(MIN_CODE, MIN(MAX_CODE, ALIGN_UP(ram_bytes / 8, MiB)));
-	k->budget = (uint32_t)(*len > MIN_CODE ? *len / 2 : FIRST_CODE);
+	k->budget = (uint32_t)(*len > MIN_CODE ? *len : FIRST_CODE);
 	k->cold = (uint32_t)ALIGN_UP(*len / 8 * 5, PAGE_SIZE);
 	k->max_tbs = (uint32_t)(*len / 128);
 	k->max_exits = (uint32_t)(*len / 32);

@@ -244,9 +244,9 @@ struct insn_mark {
 	bool saved; /* flags are in ctx.cc when it accesses memory */
 };
 
-/* The code cache: an eighth of the guest's memory, within these. Half of it may be used at first,
- * FIRST_CODE of the smallest, and twice as much each time that was full: much of what a guest
- * executes while it boots never runs again. */
+/* The code cache: an eighth of the guest's memory, within these. Of the smallest, which is a small
+ * guest's, FIRST_CODE may be used at first, and twice as much each time that was full: much of what
+ * a guest executes while it boots never runs again. */
 #define MIN_CODE     (32 * MiB)
 #define MAX_CODE     (128 * MiB)
 #define FIRST_CODE   (10 * MiB)
