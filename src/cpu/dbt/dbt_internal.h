@@ -127,6 +127,7 @@ struct space {
 	unsigned n_jumps;		      /* above MAX_JUMPS: jump does not hold all */
 	uint64_t code_pages[CODE_PAGE_WORDS]; /* hashed set of pages the jump cache leads to */
 	bool local_code;		      /* a jump leads to a page that is not global */
+	uint16_t code_mode;		      /* TBM_SPACE bits of what the jumps lead to */
 };
 
 /* -- Stacks ----------------------------------------------------------------------------------- */
@@ -158,12 +159,18 @@ struct code_stack {
 #define TBM_SSE	  2u /* legacy SSE allowed */
 #define TBM_AVX	  4u
 #define TBM_EVEX  8u
-#define TBM_COUNT 16u  /* count instructions, go nowhere but back */
-#define TBM_SMAP  32u  /* STAC and CLAC switch spaces */
-#define TBM_TSD	  64u  /* RDTSC is not allowed */
-#define TBM_X87	  128u /* x87 and MMX allowed */
-#define TBM_EXACT 256u /* all flags are exact at every instruction */
-#define TBM_PLAIN 512u /* every access is checked by itself: see group.c */
+#define TBM_COUNT 16u	/* count instructions, go nowhere but back */
+#define TBM_SMAP  32u	/* STAC and CLAC switch spaces */
+#define TBM_TSD	  64u	/* RDTSC is not allowed */
+#define TBM_X87	  128u	/* x87 and MMX allowed */
+#define TBM_EXACT 256u	/* all flags are exact at every instruction */
+#define TBM_PLAIN 512u	/* every access is checked by itself: see group.c */
+#define TBM_32	  1024u /* 32-bit code with flat segments, not 64-bit code */
+#define TBM_FS                                                                                     \
+	2048u /* 32-bit code: FS is writable data up to 4 GiB; else its bytes are not for us */
+#define TBM_GS 4096u
+/* What the jumps of a space depend on besides. */
+#define TBM_SPACE (TBM_32 | TBM_FS | TBM_GS)
 
 /* Registers that are the host's own. */
 #define LOADED_VEC 1u
@@ -344,6 +351,7 @@ uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t exit);
 #define STRING_SIZE 15u
 #define STRING_REP  16u
 #define STRING_MOVS 32u
+#define STRING_32   64u /* by ECX, ESI and EDI */
 uint64_t dbt_string(struct dbt *d, uint64_t what, uint64_t exit);
 /* What fpu_load has to do, by c->fpu_wide. */
 void fpu_choose(struct dbt *d);
@@ -370,6 +378,8 @@ void space_fill(struct dbt *d, gva_t gva, uint8_t *page, unsigned perm);
 const void *space_jump(const struct dbt *d, uint64_t rip);
 /* last: of the bytes of its first instruction that code has been made of. */
 void space_add_jump(struct dbt *d, uint64_t rip, uint64_t last, const void *code, bool global);
+/* The space that is selected is to have jumps to code of this mode alone. */
+void space_set_mode(struct dbt *d, uint16_t mode);
 /* Forget all jumps, in every space. */
 void spaces_drop_jumps(struct dbt *d);
 

@@ -39,6 +39,9 @@ static unsigned implicit_writes(const struct insn *i)
 	case OP_RDTSCP: return 1u << REG_RAX | 1u << REG_RDX | 1u << REG_RCX;
 	case OP_MOVS:
 	case OP_STOS: return 1u << REG_RSI | 1u << REG_RDI | 1u << REG_RCX;
+	case OP_LODS: return 1u << REG_RAX | 1u << REG_RSI;
+	case OP_SCAS:
+	case OP_CMPS: return 1u << REG_RSI | 1u << REG_RDI;
 	case OP_VEC: return 1u << REG_RCX; /* PCMPxSTRI */
 	case OP_LEAVE: return 1u << REG_RSP | 1u << REG_RBP;
 	case OP_STAC:
@@ -218,7 +221,7 @@ void groups_plan(struct tr *t)
 	t->n_groups = 0;
 	t->in_add = NULL;
 	memset(t->member, 0, t->n_insns);
-	if (t->t->mode & TBM_PLAIN || t->page2)
+	if (t->t->mode & TBM_PLAIN || t->page2 || t->word == 4)
 		return;
 	for (unsigned base = 0; base < 16; base++)
 		open[base].n_members = 0;

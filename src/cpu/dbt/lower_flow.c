@@ -3,19 +3,24 @@
 
 /* -- The stack -------------------------------------------------------------------------------- */
 
-/* Check a store of 8 bytes below rSP. Returns where it goes. */
+/* Check a store of a word below rSP. Returns where it goes. */
 static struct hmem push_check(struct tr *t)
 {
 	if (tr_member(t))
 		return (struct hmem){ .base = H_GUEST_RSP, .index = S_ADD, .disp = -8 };
-	e_lea(&t->e, S_ADDR, h_at(H_GUEST_RSP, -8));
-	tr_access(t, S_ADDR, 8, true, false);
+	tr_lea(t, S_ADDR, h_at(H_GUEST_RSP, -t->word));
+	tr_access(t, S_ADDR, t->word, true, false);
 	return h_sum(S_ADDR, S_ADD);
 }
 
-/* Check a load of 8 bytes at rSP. Returns from where. */
+/* Check a load of a word at rSP. Returns from where. */
 static struct hmem pop_check(struct tr *t)
 {
+	if (t->word == 4) {
+		e_mov32(&t->e, S_ADDR, H_GUEST_RSP);
+		tr_access(t, S_ADDR, 4, false, false);
+		return h_sum(S_ADDR, S_ADD);
+	}
 	if (!tr_member(t))
 		tr_access(t, H_GUEST_RSP, 8, false, false);
 	return h_sum(H_GUEST_RSP, S_ADD);
@@ -23,7 +28,7 @@ static struct hmem pop_check(struct tr *t)
 
 static void push_done(struct tr *t)
 {
-	e_lea(&t->e, H_GUEST_RSP, h_at(H_GUEST_RSP, -8));
+	tr_lea(t, H_GUEST_RSP, h_at(H_GUEST_RSP, -t->word));
 }
 
 /* The same with the place in S_ADDR, so that S_ADD is free for what is pushed. */
@@ -41,18 +46,18 @@ bool lower_push(struct tr *t, const struct insn *i)
 	struct hmem to;
 	uint8_t from;
 
-	if (i->opsize != 8)
+	if (i->opsize != t->word)
 		return false;
 	switch (o->kind) {
 	case OPD_IMM:
 		to = push_check(t);
-		e_op_mem(e, 1, 0, 0xc7, 0, to);
+		e_op_mem(e, t->word == 8, 0, 0xc7, 0, to);
 		e32(e, (uint32_t)i->imm);
 		break;
 	case OPD_GPR:
 		to = push_check(t);
 		if (host_reg[o->reg] != H_NONE) {
-			e_store(e, to, host_reg[o->reg]);
+			tr_store(t, to, host_reg[o->reg]);
 			break;
 		}
 		from = S_ADDR;
@@ -69,13 +74,13 @@ bool lower_push(struct tr *t, const struct insn *i)
 
 		if (reg == H_NONE)
 			return false;
-		tr_access(t, reg, 8, false, false);
-		e_load(e, S_ADD, h_sum(reg, S_ADD));
+		tr_access(t, reg, t->word, false, false);
+		tr_load(t, S_ADD, h_sum(reg, S_ADD));
 		e_store(e, h_gs(CTX(val)), S_ADD);
 		t->in_add = NULL;
 		push_check_into(t);
 		e_load(e, S_ADD, h_gs(CTX(val)));
-		e_store(e, h_at(S_ADDR, 0), S_ADD);
+		tr_store(t, h_at(S_ADDR, 0), S_ADD);
 		break;
 	}
 	default: return false;
@@ -90,33 +95,38 @@ bool lower_pop(struct tr *t, const struct insn *i)
 	struct emit *e = &t->e;
 	struct hmem from;
 
-	if (i->opsize != 8 || o->kind != OPD_GPR)
+	if (i->opsize != t->word || o->kind != OPD_GPR)
 		return false;
 	from = pop_check(t);
 	if (o->reg == REG_RSP) {
-		e_load(e, H_GUEST_RSP, from);
+		tr_load(t, H_GUEST_RSP, from);
 		return true;
 	}
 	if (host_reg[o->reg] != H_NONE) {
-		e_load(e, host_reg[o->reg], from);
+		tr_load(t, host_reg[o->reg], from);
 	} else {
 		e_load(e, S_ADDR, from);
 		e_store(e, h_gs(CTX_GPR(o->reg)), S_ADDR);
 	}
-	e_lea(e, H_GUEST_RSP, h_at(H_GUEST_RSP, 8));
+	tr_lea(t, H_GUEST_RSP, h_at(H_GUEST_RSP, t->word));
 	return true;
 }
 
 bool lower_leave(struct tr *t, const struct insn *i)
 {
 	struct emit *e = &t->e;
+	uint8_t from = H_RBP;
 
-	if (i->opsize != 8)
+	if (i->opsize != t->word)
 		return false;
-	tr_access(t, H_RBP, 8, false, false);
-	e_load(e, S_ADD, h_sum(H_RBP, S_ADD));
-	e_lea(e, H_GUEST_RSP, h_at(H_RBP, 8));
-	e_mov(e, H_RBP, S_ADD);
+	if (t->word == 4) {
+		e_mov32(e, S_ADDR, H_RBP);
+		from = S_ADDR;
+	}
+	tr_access(t, from, t->word, false, false);
+	tr_load(t, S_ADD, h_sum(from, S_ADD));
+	tr_lea(t, H_GUEST_RSP, h_at(H_RBP, t->word));
+	tr_mov(t, H_RBP, S_ADD);
 	return true;
 }
 
@@ -174,7 +184,7 @@ static void go_indirect(struct tr *t, int8_t undo)
 static void load_rip(struct tr *t, int32_t off)
 {
 	e_load(&t->e, S_ADD, h_gs(CTX(base)));
-	e_lea(&t->e, S_ADD, h_at(S_ADD, off));
+	tr_lea(t, S_ADD, h_at(S_ADD, off));
 }
 
 void tr_align_rel32(struct emit *e, unsigned n)
@@ -238,7 +248,7 @@ void tr_goto(struct tr *t, int32_t target)
 
 bool lower_jmp(struct tr *t, const struct insn *i)
 {
-	if (i->opsize != 8)
+	if (i->opsize != t->word)
 		return false;
 	tr_goto(t, tr_target(t, i));
 	return true;
@@ -249,7 +259,7 @@ bool lower_jcc(struct tr *t, const struct insn *i)
 	int32_t target = tr_target(t, i);
 	struct emit *e = &t->e;
 
-	if (i->opsize != 8)
+	if (i->opsize != t->word)
 		return false;
 	tr_flags_for(t, i);
 	if (in_page(target)) {
@@ -275,7 +285,7 @@ static void push_return(struct tr *t)
 
 	push_check_into(t);
 	load_rip(t, tr_next_off(t));
-	e_store(e, h_at(S_ADDR, 0), S_ADD);
+	tr_store(t, h_at(S_ADDR, 0), S_ADD);
 	push_done(t);
 	if (!may_link(t))
 		return;
@@ -319,7 +329,7 @@ bool lower_call(struct tr *t, const struct insn *i)
 	int32_t target = tr_target(t, i);
 	struct emit *e = &t->e;
 
-	if (i->opsize != 8)
+	if (i->opsize != t->word)
 		return false;
 	push_return(t);
 	if (!may_link(t)) {
@@ -339,20 +349,19 @@ bool lower_call(struct tr *t, const struct insn *i)
 static bool load_target(struct tr *t, const struct insn *i)
 {
 	const struct operand *o = &i->opd[0];
-	struct emit *e = &t->e;
 
-	if (i->opsize != 8 || o->size != 8)
+	if (i->opsize != t->word || o->size != t->word)
 		return false;
 	if (o->kind == OPD_GPR) {
-		e_mov(e, S_ADD, tr_reg(t, o->reg, S_ADD));
+		tr_mov(t, S_ADD, tr_reg(t, o->reg, S_ADD));
 		return true;
 	}
 	uint8_t reg = tr_address(t, i);
 
 	if (reg == H_NONE)
 		return false;
-	tr_access(t, reg, 8, false, false);
-	e_load(e, S_ADD, h_sum(reg, S_ADD));
+	tr_access(t, reg, t->word, false, false);
+	tr_load(t, S_ADD, h_sum(reg, S_ADD));
 	return true;
 }
 
@@ -372,7 +381,7 @@ bool lower_call_ind(struct tr *t, const struct insn *i)
 	t->in_add = NULL;
 	push_return(t);
 	e_load(&t->e, S_ADD, h_gs(CTX(val)));
-	call_cached(t, -8);
+	call_cached(t, (int8_t)-t->word);
 	return true;
 }
 
@@ -380,21 +389,23 @@ bool lower_ret(struct tr *t, const struct insn *i)
 {
 	unsigned extra = i->n_opds ? (unsigned)i->imm & 0xffff : 0;
 
-	if (i->opsize != 8 || extra > 100)
+	if (i->opsize != t->word || extra > 100)
 		return false;
 	struct emit *e = &t->e;
 	struct hmem from = pop_check(t);
 
-	e_load(e, S_ADD, from);
-	e_lea(e, H_GUEST_RSP, h_at(H_GUEST_RSP, (int32_t)(8 + extra)));
+	int8_t up = (int8_t)(t->word + extra);
+
+	tr_load(t, S_ADD, from);
+	tr_lea(t, H_GUEST_RSP, h_at(H_GUEST_RSP, up));
 	if (!may_link(t)) {
-		go_indirect(t, (int8_t)(8 + extra));
+		go_indirect(t, up);
 		return true;
 	}
 	if (!t->saved)
 		tr_save_flags(t, S_ADDR);
 	e_op_mem(e, 0, 0, 0xc7, 0, h_gs(CTX(exit))); /* mov dword gs:[exit], */
-	e32(e, lookup_exit(t, (int8_t)(8 + extra)));
+	e32(e, lookup_exit(t, up));
 	e8(e, 0xc3);
 	return true;
 }

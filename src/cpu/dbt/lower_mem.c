@@ -64,7 +64,7 @@ uint8_t tr_address(struct tr *t, const struct insn *i)
 	e_op_mem(e, wide, 0, 0x8d, segment ? S_ADD : S_ADDR, m); /* lea */
 	if (segment) {
 		e_load(e, S_ADDR, h_gs(CTX(seg_base) + (i->seg == SEG_GS) * 8));
-		e_lea(e, S_ADDR, h_sum(S_ADDR, S_ADD));
+		tr_lea(t, S_ADDR, h_sum(S_ADDR, S_ADD));
 	}
 	return S_ADDR;
 }

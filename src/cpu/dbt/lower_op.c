@@ -44,6 +44,15 @@ static void put_legacy(struct emit *e, const struct insn *i, const struct fields
 	unsigned rex = i->rex & 8;
 	uint8_t opcode = i->opcode;
 
+	/* These are prefixes and nothing at all in 64-bit code. */
+	if (i->mode == 4 && !i->map && (opcode & 0xf0) == 0x40) {
+		if (i->opsize == 2)
+			e8(e, 0x66);
+		e_op_reg(e, 0, 0, 0xff, opcode >> 3 & 1, f->op_low);
+		return;
+	}
+	if (i->mode == 4 && !i->map && opcode == 0x82)
+		opcode = 0x80;
 	for (unsigned n = 0; n < i->opcode_at; n++) {
 		uint8_t b = byte_of(i, n);
 
@@ -67,12 +76,33 @@ static void put_legacy(struct emit *e, const struct insn *i, const struct fields
 	put_modrm(e, i, f);
 }
 
+/* Does W say how wide a general register is, or what could have come from one? It is ignored in
+ * 32-bit code then. */
+static bool is_scalar(const struct insn *i)
+{
+	for (unsigned n = 0; n < i->n_opds; n++)
+		if (i->opd[n].kind == OPD_GPR)
+			return true;
+	switch (i->opcode) {
+	case 0x2a: /* VCVTSI2SS, VCVTSI2SD */
+	case 0x6e: /* VMOVD */
+	case 0x7e: return i->map == 1;
+	case 0x16: /* VPEXTRD */
+	case 0x22: /* VPINSRD */
+	case 0x60: /* VPCMPESTRM, VPCMPESTRI: lengths in rAX and rDX */
+	case 0x61: return i->map == 3;
+	default: return false;
+	}
+}
+
 static void put_vex(struct emit *e, const struct insn *i, const struct fields *f)
 {
 	unsigned at = i->opcode_at;
 	uint8_t last = byte_of(i, at - 1); /* W vvvv L pp, or R vvvv L pp of the short form */
 	unsigned w = byte_of(i, at - 2) == 0xc5 ? 0 : last & 0x80;
 
+	if (i->mode == 4 && is_scalar(i))
+		w = 0;
 	e8(e, 0xc4);
 	e8(e, (uint8_t)((f->reg & 8 ? 0 : 0x80) | (ext_x(f) ? 0 : 0x40) | (ext_b(f) ? 0 : 0x20) |
 			i->map));
@@ -134,6 +164,11 @@ static void original_fields(const struct insn *i, struct fields *f)
 		f->vvvv = (~byte_of(i, at - 2) >> 3 & 15) | (byte_of(i, at - 1) & 8 ? 0 : 16);
 		f->reg |= (p0 & 0x80 ? 0 : 8) | (p0 & 0x10 ? 0 : 16);
 		f->rm |= (p0 & 0x20 ? 0 : 8) | (p0 & 0x40 ? 0 : 16);
+	}
+	if (i->mode == 4) {
+		f->reg &= 7;
+		f->rm &= 7;
+		f->vvvv &= 7;
 	}
 }
 
@@ -335,7 +370,7 @@ static bool simple_lea(struct tr *t, const struct insn *i)
 	struct hmem m = { .base = H_NONE, .index = H_NONE, .scale = i->scale };
 	unsigned to = host_reg[i->opd[0].reg];
 
-	if (to == H_NONE || i->opd[0].size < 4 || i->adsize != 8 || i->base >= REG_BLOCK ||
+	if (to == H_NONE || i->opd[0].size < 4 || i->adsize != t->word || i->base >= REG_BLOCK ||
 	    i->disp != (int32_t)i->disp || host_reg[i->base] == H_NONE)
 		return false;
 	m.base = host_reg[i->base];

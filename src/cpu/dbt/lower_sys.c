@@ -99,10 +99,10 @@ bool lower_pushf(struct tr *t, const struct insn *i)
 {
 	struct emit *e = &t->e;
 
-	if (i->opsize != 8)
+	if (i->opsize != t->word)
 		return false;
-	e_lea(e, S_ADDR, h_at(H_GUEST_RSP, -8));
-	tr_access(t, S_ADDR, 8, true, false);
+	tr_lea(t, S_ADDR, h_at(H_GUEST_RSP, -t->word));
+	tr_access(t, S_ADDR, t->word, true, false);
 	e_lea(e, S_ADDR, h_sum(S_ADDR, S_ADD));
 	if (t->saved)
 		tr_restore_flags(t);
@@ -117,8 +117,8 @@ bool lower_pushf(struct tr *t, const struct insn *i)
 
 		e_op_mem(e, 1, 0, 0x0b, S_ADD, h_gs(part[n])); /* or r14, */
 	}
-	e_store(e, h_at(S_ADDR, 0), S_ADD);
-	e_lea(e, H_GUEST_RSP, h_at(H_GUEST_RSP, -8));
+	tr_store(t, h_at(S_ADDR, 0), S_ADD);
+	tr_lea(t, H_GUEST_RSP, h_at(H_GUEST_RSP, -t->word));
 	return true;
 }
 
@@ -128,18 +128,78 @@ bool lower_string(struct tr *t, const struct insn *i)
 	bool rep = i->prefix & (PFX_REP | PFX_REPNE);
 	struct emit *e = &t->e;
 
-	if (i->adsize != 8 || (movs && (i->seg == SEG_FS || i->seg == SEG_GS)) ||
+	if (i->adsize != t->word || (movs && (i->seg == SEG_FS || i->seg == SEG_GS)) ||
 	    t->t->mode & TBM_COUNT)
 		return false;
 	if (t->need[t->at] && !t->saved) {
 		tr_save_flags(t, S_ADD);
 		t->saved = true;
 	}
-	e_mov_imm(e, S_ADDR, i->opd[0].size | (rep ? STRING_REP : 0) | (movs ? STRING_MOVS : 0));
+	e_mov_imm(e, S_ADDR,
+		  i->opd[0].size | (rep ? STRING_REP : 0) | (movs ? STRING_MOVS : 0) |
+			  (t->word == 4 ? STRING_32 : 0));
 	E_BYTES(e, 0xeb, 4);
 	e32(e, tr_exit(t, EXIT_INTERP, t->off[t->at]));
 	e_call_to(e, t->k->stubs.string);
 	tr_reload_fpu(t);
+	return true;
+}
+
+/* rSI or rDI as an address; S_ADDR is lost. */
+static uint8_t string_address(struct tr *t, uint8_t reg)
+{
+	if (t->word == 8)
+		return reg;
+	e_mov32(&t->e, S_ADDR, reg);
+	return S_ADDR;
+}
+
+/* op with rAX or S_ADD and memory: opcode is that for bytes. */
+static void string_op(struct tr *t, uint8_t opcode, unsigned reg, unsigned size, struct hmem m)
+{
+	if (size == 2)
+		e8(&t->e, 0x66);
+	e_op_mem(&t->e, size == 8, 0, (uint8_t)(opcode | (size > 1)), reg, m);
+}
+
+bool lower_string_step(struct tr *t, const struct insn *i)
+{
+	unsigned size = i->opd[0].size;
+	struct emit *e = &t->e;
+	uint8_t at;
+
+	if (i->adsize != t->word || i->seg == SEG_FS || i->seg == SEG_GS ||
+	    i->prefix & (PFX_REP | PFX_REPNE))
+		return false;
+	/* Downwards it is the interpreter's. */
+	e_load32(e, S_ADDR, h_gs(CTX(dflag)));
+	E_BYTES(e, 0xe3, 0x05); /* jrcxz */
+	tr_cold(t, (struct cold){ .kind = COLD_EXIT,
+				  .from = e_jmp(e),
+				  .exit = tr_exit(t, EXIT_INTERP, t->off[t->at]),
+				  .noflags = t->saved });
+	if (i->op != OP_SCAS) {
+		at = string_address(t, H_RSI);
+		tr_access(t, at, size, false, false);
+		string_op(t, 0x8a, i->op == OP_LODS ? H_RAX : S_ADD, size, h_sum(at, S_ADD));
+	}
+	if (i->op != OP_LODS) {
+		if (i->op == OP_CMPS)
+			e_store(e, h_gs(CTX(val)), S_ADD);
+		at = string_address(t, H_RDI);
+		tr_access(t, at, size, false, false);
+		t->saved = false; /* all of them are new */
+		if (i->op == OP_CMPS) {
+			e_lea(e, S_ADDR, h_sum(at, S_ADD));
+			e_load(e, S_ADD, h_gs(CTX(val)));
+			string_op(t, 0x3a, S_ADD, size, h_at(S_ADDR, 0));
+		} else {
+			string_op(t, 0x3a, H_RAX, size, h_sum(at, S_ADD));
+		}
+		tr_lea(t, H_RDI, h_at(H_RDI, (int32_t)size));
+	}
+	if (i->op != OP_SCAS)
+		tr_lea(t, H_RSI, h_at(H_RSI, (int32_t)size));
 	return true;
 }
 
@@ -158,7 +218,7 @@ bool lower_bit_memory(struct tr *t, const struct insn *i)
 	uint8_t bit = host_reg[i->opd[1].reg], reg;
 	struct emit *e = &t->e;
 
-	if (size < 4 || bit == H_NONE || i->adsize != 8)
+	if (size < 4 || bit == H_NONE || i->adsize != t->word)
 		return false;
 	reg = tr_address(t, i);
 	if (reg == H_NONE)
@@ -175,7 +235,7 @@ bool lower_bit_memory(struct tr *t, const struct insn *i)
 		e_mov_imm(e, S_ADDR, 5);
 		e_sarx(e, S_ADD, S_ADD, S_ADDR);
 		e_load(e, S_ADDR, h_gs(CTX(val)));
-		e_lea(e, S_ADDR, (struct hmem){ .base = S_ADDR, .index = S_ADD, .scale = 2 });
+		tr_lea(t, S_ADDR, (struct hmem){ .base = S_ADDR, .index = S_ADD, .scale = 2 });
 	}
 	tr_access(t, S_ADDR, size, i->op != OP_BT, false);
 	if (i->op == OP_BT) {

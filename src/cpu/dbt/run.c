@@ -28,14 +28,38 @@
 
 static bool can_translate(const struct vcpu *c)
 {
-	return c->code64 && c->tlb_mode != TLB_SLOW && !interp_must_step(c);
+	bool flat32 = c->flat_segs && c->code_size == 4 && c->stack_size == 4 && c->cpl % 3 == 0;
+
+	return (c->code64 || flat32) && c->tlb_mode != TLB_SLOW && !interp_must_step(c);
+}
+
+/* May 32-bit code use the segment without a check, whatever its base? */
+static bool is_whole(const struct seg *s)
+{
+	return (s->attr & (ATTR_UNUSABLE | ATTR_CODE | ATTR_WRITE | ATTR_DOWN)) == ATTR_WRITE &&
+	       s->limit == 0xffffffff;
+}
+
+static unsigned mode_32(const struct vcpu *c)
+{
+	/* The kernel runs with GS as programs have left it. */
+	return TBM_32 | (is_whole(&c->seg[SEG_FS]) ? TBM_FS : 0) |
+	       (c->cpl == 3 && is_whole(&c->seg[SEG_GS]) ? TBM_GS : 0);
+}
+
+/* RIP at an offset from the start of the page at work. */
+static uint64_t rip_at(const struct dbt *d, unsigned off)
+{
+	uint64_t rip = d->ctx->base + off;
+
+	return d->mode & TBM_32 ? (uint32_t)rip : rip;
 }
 
 static uint16_t mode_of(struct dbt *d)
 {
 	const struct vcpu *c = d->c;
 	uint64_t xcr0 = c->fpu.xcr0;
-	unsigned m = c->cpl == 3 ? TBM_USER : 0;
+	unsigned m = (c->cpl == 3 ? TBM_USER : 0) | (c->code64 ? 0 : mode_32(c));
 
 	if (c->insn_limit)
 		m |= c->lazy_flags ? TBM_COUNT : TBM_COUNT | TBM_EXACT;
@@ -85,7 +109,7 @@ static const uint8_t *second_page(struct dbt *d, const uint8_t *host, bool *ok)
 	struct insn i;
 
 	*ok = true;
-	if (rest >= INSN_MAX_LEN || decode(host, rest, 8, &i) != DECODE_MORE)
+	if (rest >= INSN_MAX_LEN || decode(host, rest, c->code64 ? 8 : 4, &i) != DECODE_MORE)
 		return NULL;
 	host2 = tlb_fetch(c, (c->rip | (PAGE_SIZE - 1)) + 1, &exc);
 	*ok = host2 && physmap_page(c->pm, host2) &&
@@ -187,10 +211,12 @@ static bool prepare(struct dbt *d)
 
 	if (space_select(d) < 0)
 		return false;
-	if (((mode ^ d->mode) & ~(TBM_USER | TBM_SMAP | TBM_TSD)) || d->epoch != d->cache->epoch) {
+	if (((mode ^ d->mode) & ~(TBM_USER | TBM_SMAP | TBM_TSD | TBM_SPACE)) ||
+	    d->epoch != d->cache->epoch) {
 		spaces_drop_jumps(d);
 		d->epoch = d->cache->epoch;
 	}
+	space_set_mode(d, mode);
 	d->mode = mode;
 	return true;
 }
@@ -397,12 +423,12 @@ static const void *after_exit(struct dbt *d, enum next *next)
 
 	*next = NEXT_INTERP;
 	if (ctx->exit == EXIT_TRAP) {
-		c->rip = ctx->base + d->trap->off;
+		c->rip = rip_at(d, d->trap->off);
 		count(d, d->trap->n_done);
 		return NULL;
 	}
 	x = d->cache->exit[ctx->exit];
-	c->rip = ctx->base + x.off;
+	c->rip = rip_at(d, x.off);
 	count(d, x.n_done);
 	/* A kick must not make a boundary of counting mode where there is none without it. */
 	if (x.kind == EXIT_INTERP || (x.kind == EXIT_PLAIN && d->mode & TBM_COUNT))
@@ -526,6 +552,8 @@ uint64_t dbt_fill(struct dbt *d, uint64_t gva, uint64_t exit)
 	sync_ac(d);
 	if ((gva & (PAGE_SIZE - 1)) + x->len <= PAGE_SIZE)
 		add = fill(d, gva, x->fill);
+	else if (d->mode & TBM_32 && gva + x->len > 4 * GiB)
+		add = 0;
 	else
 		add = x->fill == FILL_READ ? load_across(d, gva, x->len) : 0;
 	fpu_choose(d);

@@ -13,7 +13,7 @@ static void show_host(const struct code_cache *k, uint32_t from, uint32_t to)
 
 	while (from < to) {
 		unsigned n =
-			disas_64((uintptr_t)k->code.rx + from, k->code.rw + from, to - from, text);
+			disas(8, (uintptr_t)k->code.rx + from, k->code.rw + from, to - from, text);
 
 		trace_print(TRACE_DBT, "        %07x  %s", from, text);
 		from += n;
@@ -39,7 +39,8 @@ static void show_code(const struct code_cache *k, const struct tb *t, uint64_t r
 		unsigned off = k->mark[n].off;
 
 		/* One that crosses pages is not all at hand. */
-		disas_64(page + off, t->host - t->off + off, PAGE_SIZE - off, text);
+		disas(t->mode & TBM_32 ? 4 : 8, page + off, t->host - t->off + off, PAGE_SIZE - off,
+		      text);
 		trace_print(TRACE_DBT, "    %016llx  %s", (unsigned long long)(page + off), text);
 		show_host(k, k->mark[n].code, mark_end(k, t, n));
 	}

@@ -140,6 +140,19 @@ void spaces_drop_jumps(struct dbt *d)
 		drop_jumps(d, &d->space[i]);
 }
 
+void space_set_mode(struct dbt *d, uint16_t mode)
+{
+	/* Code switches between the kernel's two spaces by itself. */
+	struct space *first = d->now < &d->space[SPACE_USER] ? d->space : d->now;
+	struct space *last = d->now < &d->space[SPACE_USER] ? &d->space[SPACE_USER - 1] : d->now;
+
+	for (struct space *s = first; s <= last; s++) {
+		if (s->code_mode != (mode & TBM_SPACE))
+			drop_jumps(d, s);
+		s->code_mode = mode & TBM_SPACE;
+	}
+}
+
 const void *space_jump(const struct dbt *d, uint64_t rip)
 {
 	const struct space *s = d->now;

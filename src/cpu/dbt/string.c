@@ -16,10 +16,14 @@ static uint8_t *host_of(struct vcpu *c, gva_t gva, bool write)
 	return p + (gva & (PAGE_SIZE - 1));
 }
 
-/* Elements of size bytes that lie in the page of gva. */
-static uint64_t in_page(gva_t gva, unsigned size)
+/* Elements of size bytes from gva on, or downwards from it, that lie in its page. */
+static uint64_t in_page(gva_t gva, unsigned size, bool down)
 {
-	return (PAGE_SIZE - (gva & (PAGE_SIZE - 1))) / size;
+	uint64_t off = gva & (PAGE_SIZE - 1);
+
+	if (!down)
+		return (PAGE_SIZE - off) / size;
+	return off + size > PAGE_SIZE ? 0 : off / size + 1;
 }
 
 static void store(uint8_t *dst, uint64_t val, unsigned size, uint64_t n)
@@ -42,21 +46,38 @@ static void move(uint8_t *dst, const uint8_t *src, unsigned size, uint64_t n)
 	}
 }
 
+#define MOVE_DOWN(suffix)                                                                          \
+	__asm__ volatile("std\n\trep movs" suffix "\n\tcld"                                        \
+			 : "+D"(dst), "+S"(src), "+c"(n)                                           \
+			 :                                                                         \
+			 : "memory", "cc")
+
+static void move_down(uint8_t *dst, const uint8_t *src, unsigned size, uint64_t n)
+{
+	switch (size) {
+	case 1: MOVE_DOWN("b"); break;
+	case 2: MOVE_DOWN("w"); break;
+	case 4: MOVE_DOWN("l"); break;
+	default: MOVE_DOWN("q");
+	}
+}
+
 uint64_t string_run(struct dbt *d, uint64_t what)
 {
 	struct dbt_ctx *x = d->ctx;
 	unsigned size = what & STRING_SIZE;
-	uint64_t left = what & STRING_REP ? x->gpr[REG_RCX] : 1;
+	bool down = x->dflag;
+	uint64_t mask = what & STRING_32 ? 0xffffffff : ~0ull;
+	uint64_t left = what & STRING_REP ? x->gpr[REG_RCX] & mask : 1;
 
-	if (x->dflag)
-		return 0;
 	while (left) {
-		gva_t to = x->gpr[REG_RDI], from = x->gpr[REG_RSI];
-		uint64_t n = MIN(left, in_page(to, size));
+		gva_t to = x->gpr[REG_RDI] & mask, from = x->gpr[REG_RSI] & mask;
+		uint64_t n = MIN(left, in_page(to, size, down));
 		uint8_t *dst, *src = NULL;
+		uint64_t by;
 
 		if (what & STRING_MOVS)
-			n = MIN(n, in_page(from, size));
+			n = MIN(n, in_page(from, size, down));
 		if (!n)
 			return 0; /* one that crosses into the next page */
 		if (what & STRING_MOVS && !(src = host_of(d->c, from, false)))
@@ -64,13 +85,16 @@ uint64_t string_run(struct dbt *d, uint64_t what)
 		dst = host_of(d->c, to, true);
 		if (!dst)
 			return 0;
-		if (src)
+		if (src && down)
+			move_down(dst, src, size, n);
+		else if (src)
 			move(dst, src, size, n);
 		else
-			store(dst, x->gpr[REG_RAX], size, n);
-		x->gpr[REG_RDI] += n * size;
+			store(down ? dst - (n - 1) * size : dst, x->gpr[REG_RAX], size, n);
+		by = down ? -(n * size) : n * size;
+		x->gpr[REG_RDI] = (to + by) & mask;
 		if (src)
-			x->gpr[REG_RSI] += n * size;
+			x->gpr[REG_RSI] = (from + by) & mask;
 		left -= n;
 		if (what & STRING_REP)
 			x->gpr[REG_RCX] = left;

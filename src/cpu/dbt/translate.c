@@ -145,6 +145,9 @@ static lower_fn lowering(const struct insn *i)
 	case OP_PUSHF: return lower_pushf;
 	case OP_MOVS:
 	case OP_STOS: return lower_string;
+	case OP_LODS:
+	case OP_SCAS:
+	case OP_CMPS: return lower_string_step;
 	case OP_LEA: return lower_lea;
 	case OP_CMPXCHG8B:
 	case OP_CMPXCHG16B: return lower_cmpxchg16b;
@@ -161,6 +164,21 @@ static lower_fn lowering(const struct insn *i)
 	}
 }
 
+/* In 32-bit code: what has other meanings in 64-bit code, or a segment that wants a check. */
+static bool fits_32(const struct tr *t, const struct insn *i)
+{
+	/* A register in the immediate has one bit more there. */
+	if (i->enc == ENC_EVEX ||
+	    (i->enc == ENC_VEX && i->map == 3 && i->opcode >= 0x4a && i->opcode <= 0x4c))
+		return false;
+	switch (i->seg) {
+	case SEG_CS: return false;
+	case SEG_FS: return t->t->mode & TBM_FS;
+	case SEG_GS: return t->t->mode & TBM_GS;
+	default: return true;
+	}
+}
+
 /* What lowers the instruction in this mode; NULL if it is surely not for us. */
 static lower_fn find_lowering(const struct tr *t, const struct insn *i)
 {
@@ -168,7 +186,7 @@ static lower_fn find_lowering(const struct tr *t, const struct insn *i)
 	enum cpu_feature f = insn_table[i->id].feature;
 	unsigned need = vector_mode(i) | (is_x87(i) ? TBM_X87 : 0);
 
-	if (!fn || (need & t->t->mode) != need)
+	if (!fn || (need & t->t->mode) != need || (t->word == 4 && !fits_32(t, i)))
 		return NULL;
 	if (!t->k->has[f])
 		return NULL;
@@ -208,7 +226,7 @@ static unsigned look_ahead(struct tr *t, unsigned at)
 	t->t->loaded = 0;
 	while (t->n_insns < TB_MAX_INSNS && at < PAGE_SIZE) {
 		struct insn *i = &t->insn[t->n_insns];
-		enum decode_result r = decode(t->page + at, PAGE_SIZE - at, 8, i);
+		enum decode_result r = decode(t->page + at, PAGE_SIZE - at, t->word, i);
 
 		t->off[t->n_insns] = (uint16_t)at;
 		t->cut = r == DECODE_MORE;
@@ -243,7 +261,7 @@ static unsigned look_across(struct tr *t, unsigned at)
 	t->cut = false;
 	t->t->loaded = 0;
 	t->off[0] = (uint16_t)at;
-	if (decode(bytes, n + INSN_MAX_LEN, 8, i) != DECODE_OK)
+	if (decode(bytes, n + INSN_MAX_LEN, t->word, i) != DECODE_OK)
 		return INSN_MAX_LEN;
 	t->fn[0] = find_lowering(t, i);
 	if (t->fn[0]) {
@@ -517,8 +535,8 @@ static void hand_over(struct tr *t)
 
 	if (t->at == t->n_insns) {
 		switch (t->stop.op) {
-		case OP_SYSCALL: kind = EXIT_SYSCALL; break;
-		case OP_SYSRET: kind = EXIT_SYSRET; break;
+		case OP_SYSCALL: kind = t->word == 8 ? EXIT_SYSCALL : EXIT_INTERP; break;
+		case OP_SYSRET: kind = t->word == 8 ? EXIT_SYSRET : EXIT_INTERP; break;
 		case OP_IRET: kind = EXIT_IRET; break;
 		default: break;
 		}
@@ -585,6 +603,7 @@ struct tb *translate(struct dbt *d, const uint8_t *host, const uint8_t *host2, u
 	t->t = b;
 	t->page = host - off;
 	t->page2 = host2;
+	t->word = mode & TBM_32 ? 4 : 8;
 	t->n_cold = t->at = 0;
 	t->x87_noted = t->returned = false;
 	*b = (struct tb){

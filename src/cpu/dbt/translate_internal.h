@@ -54,6 +54,7 @@ struct tr {
 	const uint8_t *page;  /* host address of the guest page */
 	const uint8_t *page2; /* of the one behind it, if the first instruction crosses; or NULL */
 	bool cut;	      /* what follows crosses into the next page */
+	uint8_t word;	      /* of the stack and of addresses: 8, or 4 in 32-bit code */
 	unsigned n_insns;
 	struct insn stop; /* what is not ours and ended it; op OP_INVALID for nothing */
 	struct insn insn[TB_MAX_INSNS];
@@ -155,7 +156,8 @@ bool lower_stac(struct tr *t, const struct insn *i); /* and CLAC */
 bool lower_swapgs(struct tr *t, const struct insn *i);
 bool lower_rdtsc(struct tr *t, const struct insn *i); /* and RDTSCP */
 bool lower_pushf(struct tr *t, const struct insn *i);
-bool lower_string(struct tr *t, const struct insn *i); /* MOVS, STOS */
+bool lower_string(struct tr *t, const struct insn *i);	    /* MOVS, STOS */
+bool lower_string_step(struct tr *t, const struct insn *i); /* LODS, SCAS, CMPS */
 bool lower_bit_memory(struct tr *t, const struct insn *i);
 
 /* -- translate.c ------------------------------------------------------------------------------ */
@@ -186,7 +188,28 @@ static inline uint16_t tr_next_off(const struct tr *t)
 /* Where a near branch leads, from the page's start. */
 static inline int32_t tr_target(const struct tr *t, const struct insn *i)
 {
-	return (int32_t)tr_next_off(t) + (int32_t)i->imm;
+	return (int32_t)((uint32_t)tr_next_off(t) + (uint32_t)i->imm);
+}
+
+/* Instructions on guest words: addresses are cut to 4 bytes in 32-bit code. */
+static inline void tr_lea(struct tr *t, uint8_t dst, struct hmem m)
+{
+	e_op_mem(&t->e, t->word == 8, 0, 0x8d, dst, m);
+}
+
+static inline void tr_load(struct tr *t, uint8_t dst, struct hmem m)
+{
+	e_op_mem(&t->e, t->word == 8, 0, 0x8b, dst, m);
+}
+
+static inline void tr_store(struct tr *t, struct hmem m, uint8_t src)
+{
+	e_op_mem(&t->e, t->word == 8, 0, 0x89, src, m);
+}
+
+static inline void tr_mov(struct tr *t, uint8_t dst, uint8_t src)
+{
+	e_op_reg(&t->e, t->word == 8, 0, 0x8b, dst, src);
 }
 
 static inline bool in_page(int32_t target)

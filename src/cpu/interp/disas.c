@@ -9,11 +9,14 @@
 
 #include <stdio.h>
 
-unsigned disas_64(uint64_t rip, const uint8_t *code, size_t n, char text[DISAS_TEXT_BYTES])
+unsigned disas(unsigned mode, uint64_t rip, const uint8_t *code, size_t n,
+	       char text[DISAS_TEXT_BYTES])
 {
+	ZydisMachineMode machine =
+		mode == 8 ? ZYDIS_MACHINE_MODE_LONG_64 : ZYDIS_MACHINE_MODE_LEGACY_32;
 	ZydisDisassembledInstruction insn;
 
-	if (ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, rip, code, n, &insn))) {
+	if (ZYAN_SUCCESS(ZydisDisassembleIntel(machine, rip, code, n, &insn))) {
 		snprintf(text, DISAS_TEXT_BYTES, "%s", insn.text);
 		return insn.info.length;
 	}

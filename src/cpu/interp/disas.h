@@ -9,9 +9,11 @@ struct vcpu;
 
 #define DISAS_TEXT_BYTES 96
 
-/* Write the 64-bit instruction at code, of which n bytes are there and which runs at rip, to text.
- * Returns its length in bytes; one that cannot be read is "(bad)" and has length 1. */
-unsigned disas_64(uint64_t rip, const uint8_t *code, size_t n, char text[DISAS_TEXT_BYTES]);
+/* Write the instruction of 32-bit (mode 4) or 64-bit code (mode 8) at code, of which n bytes are
+ * there and which runs at rip, to text. Returns its length in bytes; one that cannot be read is
+ * "(bad)" and has length 1. */
+unsigned disas(unsigned mode, uint64_t rip, const uint8_t *code, size_t n,
+	       char text[DISAS_TEXT_BYTES]);
 
 /* Print the instruction at c->rip to TRACE_DISAS, the registers to TRACE_REGS, where these are on.
  * Reads guest memory without side effects. */
