@@ -43,7 +43,8 @@ def fail(why, out):
 
 def run(cleave, guests, case):
     kernel = guests / f"vmlinuz-{case['kernel']}"
-    initrd = guests / ("initramfs32.gz" if case["kernel"] == "686" else "initramfs.gz")
+    narrow = case["kernel"] == "686" or "user=32" in case["extra"]
+    initrd = guests / ("initramfs32.gz" if narrow else "initramfs.gz")
     if not kernel.exists() or not initrd.exists():
         print(f"skipped: {kernel} or {initrd} is missing (guests/build makes them)")
         sys.exit(77)

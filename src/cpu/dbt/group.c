@@ -66,16 +66,17 @@ static int moves(const struct insn *i, int32_t *by)
 {
 	const struct operand *to = &i->opd[0];
 	int32_t imm = (int32_t)i->imm;
-	int reg = to->kind == OPD_GPR && to->size == 8 ? to->reg : -1;
+	int reg = to->kind == OPD_GPR && to->size == i->mode ? to->reg : -1;
 
 	switch (i->op) {
 	case OP_PUSH:
 	case OP_PUSHF:
 	case OP_CALL:
-	case OP_CALL_IND: *by = -8; return i->opsize == 8 ? REG_RSP : -1;
+	case OP_CALL_IND: *by = -i->mode; return i->opsize == i->mode ? REG_RSP : -1;
 	case OP_POP:
-		*by = 8;
-		return i->opsize == 8 && to->kind == OPD_GPR && to->reg != REG_RSP ? REG_RSP : -1;
+		*by = i->mode;
+		return i->opsize == i->mode && to->kind == OPD_GPR && to->reg != REG_RSP ? REG_RSP
+											 : -1;
 	case OP_ADD:
 	case OP_SUB:
 		*by = i->op == OP_ADD ? imm : -imm;
@@ -84,7 +85,7 @@ static int moves(const struct insn *i, int32_t *by)
 	case OP_DEC: *by = -1; return reg;
 	case OP_LEA:
 		*by = (int32_t)i->disp;
-		return i->adsize == 8 && i->base == reg && i->index == REG_ZERO &&
+		return i->adsize == i->mode && i->base == reg && i->index == REG_ZERO &&
 				       i->disp == (int16_t)i->disp
 			       ? reg
 			       : -1;
@@ -100,8 +101,10 @@ static bool stack_access(const struct insn *i, struct access *a)
 
 	if (!push && i->op != OP_POP && i->op != OP_RET)
 		return false;
-	*a = (struct access){ .base = REG_RSP, .write = push, .size = 8, .off = push ? -8 : 0 };
-	return i->opsize == 8;
+	*a = (struct access){
+		.base = REG_RSP, .write = push, .size = i->mode, .off = push ? -i->mode : 0
+	};
+	return i->opsize == i->mode;
 }
 
 static bool operand_access(const struct tr *t, unsigned at, struct access *a)
@@ -109,7 +112,7 @@ static bool operand_access(const struct tr *t, unsigned at, struct access *a)
 	const struct insn *i = &t->insn[at];
 	unsigned size = 0;
 
-	if (!i->has_mem || i->adsize != 8 || i->seg == SEG_FS || i->seg == SEG_GS ||
+	if (!i->has_mem || i->adsize != i->mode || i->seg == SEG_FS || i->seg == SEG_GS ||
 	    i->base >= REG_BLOCK || i->index != REG_ZERO || i->disp != (int16_t)i->disp ||
 	    t->fn[at] != lower_copy)
 		return false;
@@ -221,7 +224,7 @@ void groups_plan(struct tr *t)
 	t->n_groups = 0;
 	t->in_add = NULL;
 	memset(t->member, 0, t->n_insns);
-	if (t->t->mode & TBM_PLAIN || t->page2 || t->word == 4)
+	if (t->t->mode & TBM_PLAIN || t->page2)
 		return;
 	for (unsigned base = 0; base < 16; base++)
 		open[base].n_members = 0;
@@ -268,8 +271,8 @@ static void check(struct tr *t, const struct group *g)
 		    missing = { .kind = COLD_FILL };
 
 	tr_lose_flags(t);
-	if (g->lo) {
-		e_lea(e, S_ADDR, h_at(base, g->lo));
+	if (g->lo || t->word == 4) {
+		tr_lea(t, S_ADDR, h_at(base, g->lo));
 		reg = S_ADDR;
 	}
 	crosses.exit = plain_exit(t, PLAIN_PATIENCE);
@@ -280,9 +283,10 @@ static void check(struct tr *t, const struct group *g)
 		e_store(e, h_gs(CTX(group) + (int32_t)(g - t->group) * 8), S_ADD);
 }
 
-bool tr_member(struct tr *t)
+bool tr_member(struct tr *t, unsigned base, int32_t disp, struct hmem *m)
 {
 	const struct group *g;
+	uint8_t reg;
 
 	if (!t->member[t->at])
 		return false;
@@ -292,6 +296,15 @@ bool tr_member(struct tr *t)
 	else if (t->in_add != g)
 		e_load(&t->e, S_ADD, h_gs(CTX(group) + (int32_t)(g - t->group) * 8));
 	t->in_add = g;
+	reg = tr_reg(t, base, S_ADDR);
+	if (t->word == 4) {
+		/* The sum may be cut at 4 GiB on the way, and is what was checked only then. */
+		tr_lea(t, S_ADDR, h_at(reg, disp));
+		reg = S_ADDR;
+		disp = 0;
+	}
+	*m = h_sum(reg, S_ADD);
+	m->disp = disp;
 	return true;
 }
 

@@ -6,8 +6,10 @@
 /* Check a store of a word below rSP. Returns where it goes. */
 static struct hmem push_check(struct tr *t)
 {
-	if (tr_member(t))
-		return (struct hmem){ .base = H_GUEST_RSP, .index = S_ADD, .disp = -8 };
+	struct hmem m;
+
+	if (tr_member(t, REG_RSP, -t->word, &m))
+		return m;
 	tr_lea(t, S_ADDR, h_at(H_GUEST_RSP, -t->word));
 	tr_access(t, S_ADDR, t->word, true, false);
 	return h_sum(S_ADDR, S_ADD);
@@ -16,14 +18,17 @@ static struct hmem push_check(struct tr *t)
 /* Check a load of a word at rSP. Returns from where. */
 static struct hmem pop_check(struct tr *t)
 {
+	uint8_t at = H_GUEST_RSP;
+	struct hmem m;
+
+	if (tr_member(t, REG_RSP, 0, &m))
+		return m;
 	if (t->word == 4) {
 		e_mov32(&t->e, S_ADDR, H_GUEST_RSP);
-		tr_access(t, S_ADDR, 4, false, false);
-		return h_sum(S_ADDR, S_ADD);
+		at = S_ADDR;
 	}
-	if (!tr_member(t))
-		tr_access(t, H_GUEST_RSP, 8, false, false);
-	return h_sum(H_GUEST_RSP, S_ADD);
+	tr_access(t, at, t->word, false, false);
+	return h_sum(at, S_ADD);
 }
 
 static void push_done(struct tr *t)

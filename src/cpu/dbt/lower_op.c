@@ -347,7 +347,8 @@ static enum place place_with_memory(const struct insn *i, const struct uses *u, 
 
 bool copy_is_quiet(const struct insn *i, bool member)
 {
-	bool addr_free = i->has_mem && i->base < REG_BLOCK && host_reg[i->base] != H_NONE;
+	bool addr_free =
+		i->has_mem && i->base < REG_BLOCK && host_reg[i->base] != H_NONE && i->mode == 8;
 	struct uses u;
 
 	if (is_x87(i) || !look(i, &u))
@@ -433,10 +434,7 @@ bool lower_copy(struct tr *t, const struct insn *i)
 		if (!is_power_of_two(size))
 			return false;
 		f.mem = true;
-		if (tr_member(t)) {
-			f.m = h_sum(tr_reg(t, i->base, S_ADDR), S_ADD);
-			f.m.disp = (int32_t)i->disp;
-		} else {
+		if (!tr_member(t, i->base, (int32_t)i->disp, &f.m)) {
 			reg = tr_address(t, i);
 			if (reg == H_NONE)
 				return false;

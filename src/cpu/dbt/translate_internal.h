@@ -141,8 +141,9 @@ void tr_align_rel32(struct emit *e, unsigned n);
 
 /* Find groups among the instructions that were looked ahead. */
 void groups_plan(struct tr *t);
-/* Is the access of the instruction at work a group's? Then its address plus S_ADD is the host's. */
-bool tr_member(struct tr *t);
+/* Is the access of the instruction at work, at disp from the register base, a group's? Then *m gets
+ * the host's address. */
+bool tr_member(struct tr *t, unsigned base, int32_t disp, struct hmem *m);
 /* Around each instruction: follow what is in S_ADD. */
 void groups_before(struct tr *t);
 void groups_after(struct tr *t);
