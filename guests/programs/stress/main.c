@@ -105,7 +105,7 @@ static bool wanted(const char *name, int argc, char **argv)
 int main(int argc, char **argv)
 {
 	const char *text = getenv("seconds");
-	int bad = 0;
+	int bad = 0, done = 0;
 
 	/* What test_fork executes: exit with the given status. */
 	if (argc == 3 && strcmp(argv[1], "--exit") == 0)
@@ -129,7 +129,10 @@ int main(int argc, char **argv)
 		       why ? why : "");
 		fflush(stdout);
 		bad += why != NULL;
+		done++;
 	}
-	printf("report stress: %s\n", bad ? "FAIL" : "PASS");
-	return bad;
+	if (!done)
+		printf("report stress_none: FAIL no test of that name\n");
+	printf("report stress: %s\n", bad || !done ? "FAIL" : "PASS");
+	return bad || !done;
 }
