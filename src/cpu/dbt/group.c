@@ -39,6 +39,7 @@ static unsigned implicit_writes(const struct insn *i)
 	case OP_RDTSCP: return 1u << REG_RAX | 1u << REG_RDX | 1u << REG_RCX;
 	case OP_MOVS:
 	case OP_STOS: return 1u << REG_RSI | 1u << REG_RDI | 1u << REG_RCX;
+	case OP_LOOP: return 1u << REG_RCX;
 	case OP_LODS: return 1u << REG_RAX | 1u << REG_RSI;
 	case OP_SCAS:
 	case OP_CMPS: return 1u << REG_RSI | 1u << REG_RDI;

@@ -280,6 +280,34 @@ bool lower_jcc(struct tr *t, const struct insn *i)
 	return true;
 }
 
+bool lower_loop(struct tr *t, const struct insn *i)
+{
+	int32_t target = tr_target(t, i);
+	struct emit *e = &t->e;
+
+	/* A branch that faults has counted nothing: one to another page may. */
+	if (i->opsize != t->word || i->adsize == 2 || (i->op == OP_LOOP && !in_page(target)))
+		return false;
+	if (i->op == OP_LOOP)
+		e_op_mem(e, i->adsize == 8, 0, 0x8d, H_GUEST_RCX, h_at(H_GUEST_RCX, -1));
+	tr_align_rel32(e, i->op == OP_LOOP ? 6 : 8);
+	e_op_reg(e, i->adsize == 8, 0, 0x8b, H_RCX, H_GUEST_RCX);
+	if (i->op == OP_JCXZ)
+		E_BYTES(e, 0xe3, 0x02, 0xeb, 0x05); /* jrcxz over the next; jmp over that */
+	else
+		E_BYTES(e, 0xe3, 0x05);
+	if (in_page(target)) {
+		aim(t, e_jmp(e), target);
+		return true;
+	}
+	tr_cold(t, (struct cold){ .kind = COLD_FAR,
+				  .from = e_jmp(e),
+				  .target = target,
+				  .exit = t->at,
+				  .noflags = t->saved });
+	return true;
+}
+
 /* -- Calls ------------------------------------------------------------------------------------ */
 
 /* Push the return address, also on the code's stack (dbt_internal.h), with flags in ctx.cc. */
@@ -419,7 +447,7 @@ bool lower_ret(struct tr *t, const struct insn *i)
 void tr_far(struct tr *t, const struct cold *c)
 {
 	t->at = c->exit;
-	t->saved = false;
+	t->saved = c->noflags;
 	load_rip(t, c->target);
 	go_indirect(t, 0);
 }

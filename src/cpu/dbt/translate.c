@@ -156,6 +156,8 @@ static lower_fn lowering(const struct insn *i)
 	case OP_LEAVE: return lower_leave;
 	case OP_JMP: return lower_jmp;
 	case OP_JCC: return lower_jcc;
+	case OP_JCXZ:
+	case OP_LOOP: return lower_loop;
 	case OP_CALL: return lower_call;
 	case OP_JMP_IND: return lower_jmp_ind;
 	case OP_CALL_IND: return lower_call_ind;
@@ -208,6 +210,12 @@ static bool leads_away(const struct insn *i)
 	       i->op == OP_RET;
 }
 
+/* Does i go elsewhere or on? */
+static bool may_branch(const struct insn *i)
+{
+	return i->op == OP_JCC || i->op == OP_JCXZ || i->op == OP_LOOP;
+}
+
 /* What i wants in place: LOADED_... */
 static uint8_t loads(const struct insn *i)
 {
@@ -240,7 +248,7 @@ static unsigned look_ahead(struct tr *t, unsigned at)
 		t->t->loaded |= loads(i);
 		t->n_insns++;
 		at += i->len;
-		if (leads_away(i) || (i->op == OP_JCC && t->t->mode & TBM_EXACT))
+		if (leads_away(i) || (may_branch(i) && t->t->mode & TBM_EXACT))
 			break;
 	}
 	t->off[t->n_insns] = (uint16_t)at;
@@ -337,7 +345,7 @@ static void find_flags(struct tr *t)
 	for (unsigned n = t->n_insns; n-- > 0;) {
 		const struct insn *i = &t->insn[n];
 
-		if (leads_away(i) || i->op == OP_JCC)
+		if (leads_away(i) || may_branch(i))
 			want = RFLAGS_ARITH;
 		want = (want & ~flags_killed(i)) | insn_table[i->id].fl_read;
 		if (t->t->mode & TBM_EXACT)
@@ -577,7 +585,7 @@ static void body(struct tr *t)
 		t->at = t->n_insns - 1;
 		tr_goto_far(t, t->off[t->n_insns]);
 	} else if (t->n_insns < TB_MAX_INSNS && t->off[t->n_insns] < PAGE_SIZE &&
-		   !(t->n_insns && t->insn[t->n_insns - 1].op == OP_JCC)) {
+		   !(t->n_insns && may_branch(&t->insn[t->n_insns - 1]))) {
 		mark(t);
 		hand_over(t);
 	} else {

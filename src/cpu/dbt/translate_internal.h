@@ -123,6 +123,7 @@ bool lower_pop(struct tr *t, const struct insn *i);
 bool lower_leave(struct tr *t, const struct insn *i);
 bool lower_jmp(struct tr *t, const struct insn *i);
 bool lower_jcc(struct tr *t, const struct insn *i);
+bool lower_loop(struct tr *t, const struct insn *i); /* LOOP, JCXZ */
 bool lower_call(struct tr *t, const struct insn *i);
 bool lower_call_ind(struct tr *t, const struct insn *i);
 bool lower_jmp_ind(struct tr *t, const struct insn *i);
