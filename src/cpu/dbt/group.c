@@ -9,8 +9,12 @@
  */
 #include "cpu/dbt/translate_internal.h"
 
-/* While planning, tr.member says so + base of an access whose group is still open. */
+/* While planning, tr.member says so + number of the open group that an access is in. */
 #define GROUP_OPEN 128
+
+/* Open groups: one for each base register, and some for addresses relative to RIP, one a page. */
+#define OPEN_BLOCK REG_BLOCK
+#define N_OPEN	   (OPEN_BLOCK + 3)
 
 struct access {
 	uint8_t base;
@@ -46,7 +50,7 @@ static unsigned implicit_writes(const struct insn *i)
 	case OP_VEC: return 1u << REG_RCX; /* PCMPxSTRI */
 	case OP_LEAVE: return 1u << REG_RSP | 1u << REG_RBP;
 	case OP_STAC:
-	case OP_CLAC: return 0xffff;
+	case OP_CLAC: return (1u << N_OPEN) - 1;
 	default: return 0;
 	}
 }
@@ -108,14 +112,19 @@ static bool stack_access(const struct insn *i, struct access *a)
 	return i->opsize == i->mode;
 }
 
+/* The page, counted from that of the code. */
+static int32_t page_of(int32_t off)
+{
+	return off >> PAGE_SHIFT;
+}
+
 static bool operand_access(const struct tr *t, unsigned at, struct access *a)
 {
 	const struct insn *i = &t->insn[at];
 	unsigned size = 0;
 
 	if (!i->has_mem || i->adsize != i->mode || i->seg == SEG_FS || i->seg == SEG_GS ||
-	    i->base >= REG_BLOCK || i->index != REG_ZERO || i->disp != (int16_t)i->disp ||
-	    t->fn[at] != lower_copy)
+	    i->base > REG_BLOCK || i->index != REG_ZERO || t->fn[at] != lower_copy)
 		return false;
 	for (unsigned n = 0; n < i->n_opds; n++)
 		if (i->opd[n].kind == OPD_MEM)
@@ -124,7 +133,13 @@ static bool operand_access(const struct tr *t, unsigned at, struct access *a)
 			      .write = insn_table[i->id].attr & INSN_MEM_DST,
 			      .size = (uint16_t)size,
 			      .off = (int32_t)i->disp };
-	return size && !(size & (size - 1)) && size <= 64;
+	if (!size || size & (size - 1) || size > 64)
+		return false;
+	if (i->base != REG_BLOCK)
+		return i->disp == (int16_t)i->disp;
+	/* It must be known that it stays in its page. */
+	a->off = tr_block_off(t, i, at);
+	return i->disp == (int32_t)i->disp && page_of(a->off) == page_of(a->off + (int)size - 1);
 }
 
 static bool access_of(const struct tr *t, unsigned at, struct access *a)
@@ -158,6 +173,7 @@ static bool loses_first(const struct insn *i)
 /* The group at work for one base register. */
 struct open_group {
 	struct group g;
+	uint8_t number;
 	unsigned n_members;
 	int32_t moved; /* of the base since the first member */
 };
@@ -168,11 +184,11 @@ static void close_group(struct tr *t, struct open_group *o)
 	if (o->n_members >= 2 && t->n_groups < MAX_GROUPS) {
 		t->group[t->n_groups++] = o->g;
 		for (unsigned n = o->g.first; n <= o->g.last; n++)
-			if (t->member[n] == GROUP_OPEN + o->g.base)
+			if (t->member[n] == GROUP_OPEN + o->number)
 				t->member[n] = (uint8_t)t->n_groups;
 	} else {
 		for (unsigned n = o->g.first; n <= o->g.last && o->n_members; n++)
-			if (t->member[n] == GROUP_OPEN + o->g.base)
+			if (t->member[n] == GROUP_OPEN + o->number)
 				t->member[n] = 0;
 	}
 	o->n_members = 0;
@@ -182,7 +198,7 @@ static void add_member(struct tr *t, struct open_group *o, unsigned n, const str
 {
 	int32_t lo = o->moved + a->off, hi = lo + a->size;
 
-	if (o->n_members && MAX(hi, o->g.hi) - MIN(lo, o->g.lo) > MAX_SPAN)
+	if (o->n_members && a->base != REG_BLOCK && MAX(hi, o->g.hi) - MIN(lo, o->g.lo) > MAX_SPAN)
 		close_group(t, o);
 	if (!o->n_members) {
 		o->moved = 0;
@@ -199,7 +215,7 @@ static void add_member(struct tr *t, struct open_group *o, unsigned n, const str
 	o->g.write |= a->write;
 	o->g.last = (uint8_t)n;
 	o->n_members++;
-	t->member[n] = (uint8_t)(GROUP_OPEN + a->base);
+	t->member[n] = (uint8_t)(GROUP_OPEN + o->number);
 }
 
 /* The instruction has run: which bases are not what they were? */
@@ -218,27 +234,49 @@ static void follow(struct tr *t, struct open_group *open, const struct insn *i)
 			close_group(t, &open[__builtin_ctz(regs)]);
 }
 
+/* The open group that the access can be a member of. */
+static struct open_group *open_for(struct tr *t, struct open_group *open, const struct access *a)
+{
+	struct open_group *free = NULL;
+
+	if (a->base != REG_BLOCK)
+		return &open[a->base];
+	for (unsigned n = OPEN_BLOCK; n < N_OPEN; n++) {
+		if (!open[n].n_members)
+			free = &open[n];
+		else if (page_of(open[n].g.lo) == page_of(a->off))
+			return &open[n];
+	}
+	if (!free) {
+		free = &open[OPEN_BLOCK];
+		close_group(t, free);
+	}
+	return free;
+}
+
 void groups_plan(struct tr *t)
 {
-	struct open_group open[16];
+	struct open_group open[N_OPEN];
 
 	t->n_groups = 0;
 	t->in_add = NULL;
 	memset(t->member, 0, t->n_insns);
 	if (t->t->mode & TBM_PLAIN || t->page2)
 		return;
-	for (unsigned base = 0; base < 16; base++)
-		open[base].n_members = 0;
+	for (unsigned n = 0; n < N_OPEN; n++) {
+		open[n].n_members = 0;
+		open[n].number = (uint8_t)n;
+	}
 	for (unsigned n = 0; n < t->n_insns; n++) {
 		struct access a;
 
 		if (access_of(t, n, &a))
-			add_member(t, &open[a.base], n, &a);
+			add_member(t, open_for(t, open, &a), n, &a);
 		follow(t, open, &t->insn[n]);
 	}
-	for (unsigned base = 0; base < 16; base++)
-		if (open[base].n_members)
-			close_group(t, &open[base]);
+	for (unsigned n = 0; n < N_OPEN; n++)
+		if (open[n].n_members)
+			close_group(t, &open[n]);
 	for (unsigned k = 0; k < t->n_groups; k++) {
 		struct group *g = &t->group[k];
 
@@ -264,10 +302,19 @@ static uint8_t fill_of(const struct group *g)
 	return g->write_first ? FILL_WRITE : g->write ? FILL_DIRTY : FILL_READ;
 }
 
+static uint8_t base_register(struct tr *t, unsigned base)
+{
+	if (base != REG_BLOCK)
+		return tr_reg(t, base, S_ADDR);
+	e_load(&t->e, S_ADDR, h_gs(CTX(base)));
+	return S_ADDR;
+}
+
 static void check(struct tr *t, const struct group *g)
 {
 	struct emit *e = &t->e;
-	uint8_t base = tr_reg(t, g->base, S_ADDR), reg = base;
+	uint8_t base = base_register(t, g->base), reg = base;
+	unsigned span = g->base == REG_BLOCK ? 1 : (unsigned)(g->hi - g->lo);
 	struct cold crosses = { .kind = COLD_EXIT, .noflags = true },
 		    missing = { .kind = COLD_FILL };
 
@@ -279,7 +326,7 @@ static void check(struct tr *t, const struct group *g)
 	crosses.exit = plain_exit(t, PLAIN_PATIENCE);
 	missing.exit = plain_exit(t, 0);
 	t->k->exit[missing.exit].fill = fill_of(g);
-	tr_check(t, reg, (unsigned)(g->hi - g->lo), g->write, &crosses, missing);
+	tr_check(t, reg, span, g->write, &crosses, missing);
 	if (g->keep)
 		e_store(e, h_gs(CTX(group) + (int32_t)(g - t->group) * 8), S_ADD);
 }
@@ -297,7 +344,7 @@ bool tr_member(struct tr *t, unsigned base, int32_t disp, struct hmem *m)
 	else if (t->in_add != g)
 		e_load(&t->e, S_ADD, h_gs(CTX(group) + (int32_t)(g - t->group) * 8));
 	t->in_add = g;
-	reg = tr_reg(t, base, S_ADDR);
+	reg = base_register(t, base);
 	if (t->word == 4) {
 		/* The sum may be cut at 4 GiB on the way, and is what was checked only then. */
 		tr_lea(t, S_ADDR, h_at(reg, disp));

@@ -434,7 +434,9 @@ bool lower_copy(struct tr *t, const struct insn *i)
 		if (!is_power_of_two(size))
 			return false;
 		f.mem = true;
-		if (!tr_member(t, i->base, (int32_t)i->disp, &f.m)) {
+		int32_t disp = i->base == REG_BLOCK ? tr_block_off(t, i, t->at) : (int32_t)i->disp;
+
+		if (!tr_member(t, i->base, disp, &f.m)) {
 			reg = tr_address(t, i);
 			if (reg == H_NONE)
 				return false;

@@ -214,6 +214,12 @@ static inline void tr_mov(struct tr *t, uint8_t dst, uint8_t src)
 	e_op_reg(&t->e, t->word == 8, 0, 0x8b, dst, src);
 }
 
+/* Where i, instruction n, has its operand that is relative to RIP, from the page's start. */
+static inline int32_t tr_block_off(const struct tr *t, const struct insn *i, unsigned n)
+{
+	return (int32_t)((uint32_t)i->disp + t->off[n + 1]);
+}
+
 static inline bool in_page(int32_t target)
 {
 	return target >= 0 && target < (int32_t)PAGE_SIZE;
