@@ -121,7 +121,7 @@ static void write_wall_clock(struct pv_cpu *p)
 
 static struct kvm_steal_time *steal_place(const struct vcpu *c)
 {
-	return c->pv.steal_time & KVM_MSR_ENABLED
+	return c->pv.steal_time & KVM_MSR_ENABLED && !c->pv.by_engine
 		       ? ram(c, c->pv.steal_time & ~(uint64_t)63, sizeof(struct kvm_steal_time))
 		       : NULL;
 }
@@ -204,7 +204,7 @@ static void begin_steal(struct pv_cpu *p)
 
 static uint8_t *eoi_place(const struct vcpu *c)
 {
-	return c->pv_ops && c->pv.eoi & KVM_MSR_ENABLED
+	return c->pv_ops && c->pv.eoi & KVM_MSR_ENABLED && !c->pv.by_engine
 		       ? ram(c, c->pv.eoi & ~(uint64_t)KVM_MSR_ENABLED, 4)
 		       : NULL;
 }

@@ -54,6 +54,7 @@ static void rig_up(struct rig *r)
 					      .pio = r->pio,
 					      .mmio = r->mmio,
 					      .phys_bits = 40,
+					      .apic_tick_ns = 40,
 					      .tsc_khz = host_tsc_khz() },
 			  NULL),
 		 0);

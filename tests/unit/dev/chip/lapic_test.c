@@ -8,7 +8,7 @@ static struct lapic on(uint32_t id)
 {
 	struct lapic l;
 
-	lapic_reset(&l, id, id == 0, 46);
+	lapic_reset(&l, id, id == 0, 46, 40);
 	lapic_write(&l, LAPIC_SVR, 0x1ff, 0, &out);
 	return l;
 }
@@ -25,10 +25,10 @@ TEST(reset_values_are_the_manuals)
 {
 	struct lapic l;
 
-	lapic_reset(&l, 3, false, 46);
+	lapic_reset(&l, 3, false, 46, 40);
 	CHECK_EQ(l.base, 0xfee00800);
 	CHECK_EQ(lapic_read(&l, LAPIC_ID, 0), 3 << 24);
-	CHECK_EQ(lapic_read(&l, LAPIC_VERSION, 0), 0x50014);
+	CHECK_EQ(lapic_read(&l, LAPIC_VERSION, 0), 0x1050014);
 	CHECK_EQ(lapic_read(&l, LAPIC_DFR, 0), 0xffffffff);
 	CHECK_EQ(lapic_read(&l, LAPIC_SVR, 0), 0xff);
 	CHECK_EQ(lapic_read(&l, LAPIC_LVT_TIMER, 0), 0x10000);
@@ -38,7 +38,7 @@ TEST(interrupts_are_taken_only_while_software_enabled)
 {
 	struct lapic l;
 
-	lapic_reset(&l, 0, true, 46);
+	lapic_reset(&l, 0, true, 46, 40);
 	CHECK(!lapic_accept(&l, 0x40, false));
 	CHECK_EQ(lapic_pending(&l), -1);
 	lapic_write(&l, LAPIC_SVR, 0x1ff, 0, &out);
@@ -90,6 +90,13 @@ TEST(eoi_of_a_level_vector_is_broadcast)
 	lapic_ack(&l);
 	lapic_write(&l, LAPIC_EOI, 0, 0, &out);
 	CHECK(!out.eoi);
+	/* Software may want to tell the I/O APIC itself. */
+	lapic_write(&l, LAPIC_SVR, SVR_ENABLE | SVR_NO_EOI_BROADCAST | 0xff, 0, &out);
+	lapic_accept(&l, 0x45, true);
+	lapic_ack(&l);
+	lapic_write(&l, LAPIC_EOI, 0, 0, &out);
+	CHECK(!out.eoi);
+	CHECK_EQ(lapic_pending(&l), -1);
 }
 
 TEST(low_vectors_are_errors)
