@@ -424,7 +424,8 @@ int cpu_model_parse(struct cpu_model *m, const char *text, unsigned n_vcpus, uin
 
 	*m = (struct cpu_model){ .n_vcpus = n_vcpus,
 				 .tsc_khz = tsc_khz,
-				 .apic_tick_ns = LAPIC_TICK_NS };
+				 .apic_tick_ns = LAPIC_TICK_NS,
+				 .pv_calls = UINT32_MAX };
 	ret = base_model(m, text, len, err);
 	m->has[FEAT_HT] = n_vcpus > 1;
 	for (text += len; ret == 0 && *text; text += len) {
