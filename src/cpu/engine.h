@@ -36,6 +36,10 @@ struct engine {
 	/* Make struct vcpu whole (pull), or take changes made to it (push). Between two runs. */
 	void (*pull)(struct vcpu *c);
 	void (*push)(struct vcpu *c);
+	/* All vCPUs of the set, which the engine holds, are about to run, or have all stopped. By
+	 * the thread that starts and stops them, any number of times; NULL: nothing to do. */
+	void (*begin)(struct vcpu_set *set);
+	void (*end)(struct vcpu_set *set);
 	/* Bits were added to c->kick while c may be inside run(): make it look soon. Any thread. */
 	void (*kick)(struct vcpu *c);
 	/* Forget what was derived from guest-physical [gpa, gpa+len); len 0 means everything. */

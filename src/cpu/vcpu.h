@@ -20,6 +20,7 @@ struct engine;
 struct err;
 struct interp;
 struct iospace;
+struct lapic_host;
 struct physmap;
 struct tlb;
 struct tlb_watch;
@@ -104,6 +105,17 @@ struct vcpu_apic_ops {
 	void (*write)(void *apic, uint64_t off, unsigned size, uint64_t val);
 	/* INIT arrived: set the controller back as INIT does. */
 	void (*init_reset)(void *apic);
+
+	/* For engines with local APICs of their own; lend is NULL where the board keeps its chips.
+	 * All vCPUs of the set stand, and the call is for all of them. From lend() to take_back()
+	 * messages go to host, and of the above only what the I/O APIC and the 8259s have to do
+	 * with happens here: ack and pending know the 8259s' interrupt alone, and write_msr writes
+	 * the base register alone. False if INIT or a start-up IPI came meanwhile (vcpu.kick):
+	 * serve it first. */
+	bool (*lend)(void *apic, const struct lapic_host *ops, void *host);
+	void (*take_back)(void *apic);
+	/* A level-triggered interrupt that ops->watch() named was ended. */
+	void (*ended)(void *apic, uint8_t vector);
 };
 
 /* How the machine's paravirtual interface looks to its vCPU (x86/kvm_para.h). On the vCPU's thread,
@@ -128,7 +140,8 @@ struct vcpu_pv_ops {
 /* What the guest has set up of it. */
 struct vcpu_pv {
 	uint64_t wall_clock, system_time, steal_time, eoi, poll_control;
-	bool unhalted; /* KVM_HC_KICK_CPU: the next HLT, or this one, ends at once */
+	bool unhalted;	/* KVM_HC_KICK_CPU: the next HLT, or this one, ends at once */
+	bool by_engine; /* the engine itself serves steal_time and eoi, while it runs the vCPU */
 };
 
 /* Why run() came back to a debugger, besides being asked to. */

@@ -28,6 +28,20 @@ void kick_thread(pthread_t thread)
 	pthread_kill(thread, KICK_SIGNAL);
 }
 
+void kick_hold(uint64_t *mask)
+{
+	uint64_t ours = 1ull << (KICK_SIGNAL - 1);
+
+	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &ours, mask, sizeof(*mask));
+	*mask &= ~ours;
+	kick_thread(pthread_self());
+}
+
+void kick_let_come(uint64_t mask)
+{
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+}
+
 int kick_timer_start(timer_t *timer, unsigned ms, struct err *err)
 {
 	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = KICK_SIGNAL };

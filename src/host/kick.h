@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <time.h>
 
 struct err;
@@ -14,6 +15,11 @@ int kick_install(struct err *err);
 
 /* Kick thread, which lives. Any thread. */
 void kick_thread(pthread_t thread);
+
+/* Keep the signal from the calling thread, and send it one: it waits. *mask gets the signals that
+ * are kept from the thread otherwise, as system calls take them. Then let it come. */
+void kick_hold(uint64_t *mask);
+void kick_let_come(uint64_t mask);
 
 /* Kick the calling thread in ms milliseconds, and every two from then on, until stopped. Errors:
  * the host's. */

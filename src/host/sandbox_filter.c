@@ -193,6 +193,13 @@ static int allow_kvm(scmp_filter_ctx f)
 		KVM_SET_VCPU_EVENTS,
 		KVM_GET_DEVICE_ATTR,
 		KVM_SET_DEVICE_ATTR,
+		KVM_GET_LAPIC,
+		KVM_SET_LAPIC,
+		KVM_GET_MP_STATE,
+		KVM_SET_MP_STATE,
+		KVM_SET_SIGNAL_MASK,
+		KVM_SET_GSI_ROUTING,
+		KVM_IOEVENTFD,
 		KVM_HAS_DEVICE_ATTR,
 		KVM_RESET_DIRTY_RINGS,
 		KVM_SET_USER_MEMORY_REGION,
@@ -241,6 +248,9 @@ static int fill(scmp_filter_ctx f, uint32_t kind, const struct sandbox_threads_c
 		ret = allow_signals(f, kind, cfg);
 	if (ret == 0 && cfg->kvm && kind & (K(CPU) | K(MAIN)))
 		ret = allow_kvm(f);
+	/* Whoever has an interrupt sends it. */
+	if (ret == 0 && cfg->kvm)
+		ret = allow(f, &(struct row){ SCMP_SYS(ioctl), ALL, 1, ANY_BITS, KVM_SIGNAL_MSI });
 	if (ret == 0 && kind & K(MAIN))
 		ret = allow_removal(f, cfg);
 	return ret < 0 ? ret : refuse_quietly(f);

@@ -20,6 +20,7 @@
 #include "machine/memmap.h"
 #include "machine/pv.h"
 #include "mem/iospace.h"
+#include "mem/lapic_state.h"
 #include "mem/physmap.h"
 
 #include <errno.h>
@@ -48,19 +49,30 @@ struct intc {
 	pthread_mutex_t lock; /* guards the chips */
 	struct i8259_pair pic;
 	struct ioapic ioapic;
+	/* Who has the local APICs' state, or NULL: the chips here. */
+	const struct lapic_host *host;
+	void *host_arg;
+	struct lapic_route watched[IOAPIC_PINS]; /* what watched_by was told last */
+	const void *watched_by;
 	struct intc_cfg cfg;
 	unsigned n;
 	struct intc_cpu cpu[];
 };
 
+/* Does the vCPU's local APIC pass the 8259s' interrupt? One that is lent is asked by who has it. */
+static bool may_pass_extint(const struct intc_cpu *p)
+{
+	return p->ic->host || lapic_passes_extint(&p->l);
+}
+
 /* Work out what a vCPU would get now, and tell it. Needs the lock. */
 static void publish(struct intc_cpu *p)
 {
-	int ready = lapic_pending(&p->l);
+	int ready = p->ic->host ? READY_NONE : lapic_pending(&p->l);
 
 	if (ready == READY_NONE && p->eoi_offered && lapic_waits(&p->l))
 		ready = READY_EOI;
-	if (lapic_passes_extint(&p->l) && i8259_intr(&p->ic->pic))
+	if (may_pass_extint(p) && i8259_intr(&p->ic->pic))
 		ready = READY_EXTINT;
 	if (atomic_exchange(&p->ready, ready) != ready && ready != READY_NONE)
 		vcpu_kick(p->c, KICK_IRQ);
@@ -70,7 +82,7 @@ static void publish(struct intc_cpu *p)
 static void publish_extint(struct intc *ic)
 {
 	for (unsigned i = 0; i < ic->n; i++)
-		if (lapic_passes_extint(&ic->cpu[i].l))
+		if (may_pass_extint(&ic->cpu[i]))
 			publish(&ic->cpu[i]);
 }
 
@@ -110,6 +122,28 @@ static struct intc_cpu *lowest(struct intc *ic, const struct apic_msg *m)
 	return best;
 }
 
+/* As a device would write it. SDM 3A "Message Signalled Interrupts". */
+static struct lapic_route as_route(const struct apic_msg *m)
+{
+	return (struct lapic_route){
+		.addr = MSI_BASE | (m->dest & 0xff) << 12 |
+			(uint64_t)(m->logical && m->mode == APIC_LOWEST) << 3 |
+			(uint64_t)m->logical << 2,
+		.data = m->vector | (uint32_t)m->mode << 8 | (uint32_t)m->level << 15,
+	};
+}
+
+/* Needs the lock. */
+static bool send_to_host(struct intc *ic, const struct apic_msg *m)
+{
+	struct lapic_route r = as_route(m);
+
+	/* There are no other modes. */
+	if (m->mode == APIC_SMI || m->mode == APIC_REMRD || m->mode == APIC_EXTINT)
+		return false;
+	return ic->host->send(ic->host_arg, r.addr, r.data);
+}
+
 /* Send a message to whom it names. True if somebody took it. Needs the lock. */
 static bool deliver(struct intc *ic, const struct apic_msg *m)
 {
@@ -119,6 +153,8 @@ static bool deliver(struct intc *ic, const struct apic_msg *m)
 		trace_print(TRACE_IRQ, "message: vector %#x mode %u dest %#x%s%s", m->vector,
 			    m->mode, m->dest, m->logical ? " logical" : "",
 			    m->level ? " level" : "");
+	if (ic->host)
+		return send_to_host(ic, m);
 	if (m->mode == APIC_LOWEST) {
 		struct intc_cpu *p = lowest(ic, m);
 
@@ -271,6 +307,10 @@ static void on_timer(void *arg)
 	int64_t now;
 
 	pthread_mutex_lock(&p->ic->lock);
+	if (p->ic->host) {
+		pthread_mutex_unlock(&p->ic->lock);
+		return;
+	}
 	/* It may have been set anew since it was due; deadlines look at the TSC again. */
 	now = vclock_now(p->ic->cfg.clock);
 	catch_up(p, now);
@@ -347,9 +387,11 @@ static int apic_ack(void *apic)
 	pv_look(p->c);
 	pthread_mutex_lock(&ic->lock);
 	settle_eoi(p);
-	if (lapic_passes_extint(&p->l) && i8259_intr(&ic->pic)) {
+	if (may_pass_extint(p) && i8259_intr(&ic->pic)) {
 		vector = i8259_ack(&ic->pic);
 		publish_extint(ic);
+	} else if (ic->host) {
+		vector = -1;
 	} else {
 		vector = lapic_ack(&p->l);
 		p->eoi_offered = vector >= 0 && lapic_ends_quietly(&p->l) && pv_eoi_offer(p->c);
@@ -402,6 +444,28 @@ static bool apic_read_msr(void *apic, uint32_t msr, uint64_t *val)
 	return ok;
 }
 
+/* Who has the chip follows the base register by itself, but keeps the others where they are lost.
+ * Needs the lock. */
+static bool write_lent_base(struct intc_cpu *p, uint64_t val)
+{
+	uint64_t modes = APIC_BASE_ENABLE | APIC_BASE_X2APIC;
+	uint64_t changed = (p->l.base ^ val) & modes;
+	struct lapic l = p->l;
+	struct lapic_state s;
+	struct lapic_out out;
+
+	if (!lapic_write_base(&l, val, &out))
+		return false;
+	if (!changed || lapic_is_x2(&l)) {
+		p->l.base = l.base;
+		return true;
+	}
+	p->l = l;
+	lapic_save(&p->l, 0, &s);
+	p->ic->host->load(p->ic->host_arg, p->c->index, &s);
+	return true;
+}
+
 static bool apic_write_msr(void *apic, uint32_t msr, uint64_t val)
 {
 	struct intc_cpu *p = apic;
@@ -410,6 +474,11 @@ static bool apic_write_msr(void *apic, uint32_t msr, uint64_t val)
 	int64_t now;
 
 	pthread_mutex_lock(&p->ic->lock);
+	if (p->ic->host) {
+		ok = msr == MSR_APIC_BASE && write_lent_base(p, val);
+		pthread_mutex_unlock(&p->ic->lock);
+		return ok;
+	}
 	settle_eoi(p);
 	now = begin_access(p);
 	if (msr == MSR_APIC_BASE)
@@ -429,8 +498,10 @@ static void apic_tsc_moved(void *apic)
 	struct intc_cpu *p = apic;
 
 	pthread_mutex_lock(&p->ic->lock);
-	arm_timer(p, begin_access(p));
-	publish(p);
+	if (!p->ic->host) {
+		arm_timer(p, begin_access(p));
+		publish(p);
+	}
 	pthread_mutex_unlock(&p->ic->lock);
 }
 
@@ -490,6 +561,97 @@ static void apic_init_reset(void *apic)
 	pthread_mutex_unlock(&p->ic->lock);
 }
 
+/* --- local APICs that an engine has --- */
+
+/* Tell who has them which level-triggered messages the I/O APIC sends. A masked entry is one of
+ * them: its interrupt may be in service. Needs the lock. */
+static void update_watched(struct intc *ic)
+{
+	struct lapic_route now[IOAPIC_PINS] = { 0 };
+
+	if (!ic->host)
+		return;
+	for (unsigned i = 0; i < IOAPIC_PINS; i++) {
+		struct apic_msg m;
+
+		ioapic_message(&ic->ioapic, i, &m);
+		if (m.level)
+			now[i] = as_route(&m);
+	}
+	if (ic->watched_by == ic->host_arg && memcmp(now, ic->watched, sizeof(now)) == 0)
+		return;
+	memcpy(ic->watched, now, sizeof(now));
+	ic->watched_by = ic->host_arg;
+	ic->host->watch(ic->host_arg, now, IOAPIC_PINS);
+}
+
+/* Needs the lock. */
+static bool has_start_up(const struct intc *ic)
+{
+	for (unsigned i = 0; i < ic->n; i++)
+		if (atomic_load(&ic->cpu[i].c->kick) & (KICK_INIT | KICK_SIPI))
+			return true;
+	return false;
+}
+
+static bool apic_lend(void *apic, const struct lapic_host *ops, void *host)
+{
+	struct intc *ic = ((struct intc_cpu *)apic)->ic;
+	bool ok;
+
+	pthread_mutex_lock(&ic->lock);
+	ok = !has_start_up(ic);
+	for (unsigned i = 0; ok && i < ic->n; i++) {
+		struct intc_cpu *p = &ic->cpu[i];
+		struct lapic_state s;
+
+		settle_eoi(p);
+		lapic_save(&p->l, begin_access(p), &s);
+		timer_arm(ic->cfg.timers, &p->timer, INT64_MAX);
+		ops->load(host, i, &s);
+	}
+	if (ok) {
+		ic->host = ops;
+		ic->host_arg = host;
+		update_watched(ic);
+		for (unsigned i = 0; i < ic->n; i++)
+			publish(&ic->cpu[i]);
+	}
+	pthread_mutex_unlock(&ic->lock);
+	return ok;
+}
+
+static void apic_take_back(void *apic)
+{
+	struct intc *ic = ((struct intc_cpu *)apic)->ic;
+
+	pthread_mutex_lock(&ic->lock);
+	for (unsigned i = 0; ic->host && i < ic->n; i++) {
+		struct intc_cpu *p = &ic->cpu[i];
+		struct lapic_state s;
+		int64_t now;
+
+		ic->host->save(ic->host_arg, i, &s);
+		now = vclock_now(ic->cfg.clock);
+		lapic_load(&p->l, now, &s);
+		arm_timer(p, now);
+	}
+	ic->host = NULL;
+	for (unsigned i = 0; i < ic->n; i++)
+		publish(&ic->cpu[i]);
+	pthread_mutex_unlock(&ic->lock);
+}
+
+static void apic_ended(void *apic, uint8_t vector)
+{
+	struct intc *ic = ((struct intc_cpu *)apic)->ic;
+
+	pthread_mutex_lock(&ic->lock);
+	ioapic_eoi(&ic->ioapic, vector);
+	service_pins(ic);
+	pthread_mutex_unlock(&ic->lock);
+}
+
 static const struct vcpu_apic_ops apic_ops = {
 	.ack = apic_ack,
 	.pending = apic_pending,
@@ -502,6 +664,9 @@ static const struct vcpu_apic_ops apic_ops = {
 	.read = apic_read,
 	.write = apic_write,
 	.init_reset = apic_init_reset,
+	.lend = apic_lend,
+	.take_back = apic_take_back,
+	.ended = apic_ended,
 };
 
 /* --- registers on the bus --- */
@@ -580,6 +745,7 @@ static void ioapic_io_write(void *dev, uint64_t off, unsigned size, uint64_t val
 	/* The index may be written as a byte; the window and EOI are 32-bit registers. */
 	if (size == 4 || off == 0) {
 		ioapic_write(&ic->ioapic, (unsigned)off, (uint32_t)val);
+		update_watched(ic);
 		service_pins(ic);
 	}
 	pthread_mutex_unlock(&ic->lock);
@@ -622,7 +788,7 @@ void intc_reset(struct intc *ic)
 	for (unsigned i = 0; i < ic->n; i++) {
 		struct intc_cpu *p = &ic->cpu[i];
 
-		lapic_reset(&p->l, i, i == 0, ic->cfg.phys_bits);
+		lapic_reset(&p->l, i, i == 0, ic->cfg.phys_bits, ic->cfg.apic_tick_ns);
 		if (i == 0)
 			set_virtual_wire(&p->l);
 		p->eoi_offered = false;

@@ -21,7 +21,7 @@ struct intc_cfg {
 	const struct vclock *clock;
 	struct timer_queue *timers;
 	struct iospace *pio, *mmio;
-	unsigned phys_bits;
+	unsigned phys_bits, apic_tick_ns;
 	uint64_t tsc_khz; /* of the guest's TSC */
 };			  /* pointers are borrowed */
 

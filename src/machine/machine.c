@@ -331,7 +331,7 @@ static int build(struct machine *m, struct err *err)
 		ret = pc_build(m, err);
 	/* Time is stolen from nobody where it is a count of instructions. */
 	if (ret == 0 && !m->cfg.no_pv && !m->cfg.icount)
-		ret = pv_new(&m->pv, &m->set, m->intc, m->model.tsc_khz, m->for_kvm, err);
+		ret = pv_new(&m->pv, &m->set, m->intc, m->model.tsc_khz, m->model.pv_calls, err);
 	if (ret == 0)
 		ret = init_engines(m, engine, err);
 	if (ret == 0 && !m->cfg.icount)

@@ -146,6 +146,7 @@ static int make_intc(struct machine *m, struct err *err)
 				.pio = m->pio,
 				.mmio = m->mmio,
 				.phys_bits = m->model.phys_bits,
+				.apic_tick_ns = m->model.apic_tick_ns,
 				.tsc_khz = m->model.tsc_khz,
 			},
 			err);

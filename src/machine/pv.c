@@ -31,6 +31,7 @@ struct pv_cpu {
 		inside_ns; /* for so long the thread had guest code to run, since the guest asked */
 	uint64_t cpu_ns;   /* processor time of the thread when it asked */
 	uint64_t stolen_ns; /* so much of inside_ns it did not run */
+	bool not_ours;	    /* the engine wrote what was stolen since */
 };
 
 struct pv {
@@ -121,7 +122,7 @@ static void write_wall_clock(struct pv_cpu *p)
 
 static struct kvm_steal_time *steal_place(const struct vcpu *c)
 {
-	return c->pv.steal_time & KVM_MSR_ENABLED
+	return c->pv.steal_time & KVM_MSR_ENABLED && !c->pv.by_engine
 		       ? ram(c, c->pv.steal_time & ~(uint64_t)63, sizeof(struct kvm_steal_time))
 		       : NULL;
 }
@@ -146,11 +147,18 @@ static void on_enter(void *arg)
 	struct pv_cpu *p = arg;
 	struct kvm_steal_time *to = steal_place(p->c);
 
+	p->not_ours |= p->c->pv.by_engine;
 	if (!to)
 		return;
 	if (__atomic_exchange_n(&to->preempted, 0, __ATOMIC_SEQ_CST) & KVM_VCPU_FLUSH_TLB)
 		vmem_flush(p->c, true);
 	p->entered_ns = clock_ns(CLOCK_MONOTONIC);
+	if (p->not_ours) {
+		/* Go on from there. */
+		p->not_ours = false;
+		p->cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+		p->inside_ns = p->stolen_ns = to->steal;
+	}
 	if (p->entered_ns - p->looked_ns > STEAL_EVERY_NS) {
 		p->looked_ns = p->entered_ns;
 		write_steal(p, to);
@@ -204,7 +212,7 @@ static void begin_steal(struct pv_cpu *p)
 
 static uint8_t *eoi_place(const struct vcpu *c)
 {
-	return c->pv_ops && c->pv.eoi & KVM_MSR_ENABLED
+	return c->pv_ops && c->pv.eoi & KVM_MSR_ENABLED && !c->pv.by_engine
 		       ? ram(c, c->pv.eoi & ~(uint64_t)KVM_MSR_ENABLED, 4)
 		       : NULL;
 }
@@ -364,7 +372,7 @@ static const struct vcpu_pv_ops pv_ops = {
 
 /* -- Coming and going ------------------------------------------------------------------------- */
 
-int pv_new(struct pv **out, struct vcpu_set *set, struct intc *ic, uint64_t tsc_khz, bool for_kvm,
+int pv_new(struct pv **out, struct vcpu_set *set, struct intc *ic, uint64_t tsc_khz, uint32_t calls,
 	   struct err *err)
 {
 	struct pv *pv = calloc(1, sizeof(*pv) + set->n * sizeof(pv->cpu[0]));
@@ -374,7 +382,7 @@ int pv_new(struct pv **out, struct vcpu_set *set, struct intc *ic, uint64_t tsc_
 	pv->set = set;
 	pv->ic = ic;
 	set_scale(pv, tsc_khz);
-	pv->features = BY_MEMORY | (for_kvm ? 0 : BY_HYPERCALL);
+	pv->features = BY_MEMORY | (BY_HYPERCALL & calls);
 	for (unsigned i = 0; i < set->n; i++) {
 		pv->cpu[i] = (struct pv_cpu){ .pv = pv, .c = set->v[i] };
 		set->v[i]->pv_ops = &pv_ops;

@@ -15,9 +15,10 @@ struct pv;
 struct vcpu;
 struct vcpu_set;
 
-/* Give each vCPU of set the interface. ic sends its IPIs. Both are borrowed. for_kvm: only
- * what works where KVM executes the guest, which serves hypercalls itself. Errors: -ENOMEM. */
-int pv_new(struct pv **out, struct vcpu_set *set, struct intc *ic, uint64_t tsc_khz, bool for_kvm,
+/* Give each vCPU of set the interface. ic sends its IPIs. Both are borrowed. calls: of the features
+ * that are used by hypercalls, those that guests may be told of (cpu_model.pv_calls). Errors:
+ * -ENOMEM. */
+int pv_new(struct pv **out, struct vcpu_set *set, struct intc *ic, uint64_t tsc_khz, uint32_t calls,
 	   struct err *err);
 /* The vCPUs have none any more. NULL is fine. */
 void pv_free(struct pv *pv);

@@ -123,6 +123,10 @@ static void *member_thread(void *arg)
 
 void crew_start(struct vcpu_crew *w)
 {
+	const struct engine *e = w->set->v[0]->engine;
+
+	if (e->begin)
+		e->begin(w->set);
 	pthread_mutex_lock(&w->lock);
 	atomic_store(&w->stop, false);
 	w->generation++;
@@ -141,10 +145,14 @@ void crew_ask_stop(struct vcpu_crew *w)
 
 void crew_wait_stopped(struct vcpu_crew *w)
 {
+	const struct engine *e = w->set->v[0]->engine;
+
 	pthread_mutex_lock(&w->lock);
 	while (w->n_parked < w->set->n)
 		pthread_cond_wait(&w->parked, &w->lock);
 	pthread_mutex_unlock(&w->lock);
+	if (e->end)
+		e->end(w->set);
 }
 
 static int start_thread(struct member *m, struct err *err)

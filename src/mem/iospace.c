@@ -35,6 +35,10 @@ struct iospace {
 	_Atomic uint32_t seq; /* odd while a change is under way */
 	_Atomic uint32_t n;
 	struct region_cell cell[MAX_REGIONS]; /* by base */
+	/* The rest is guarded by the lock. */
+	struct io_bells bells[IO_MAX_BELLS]; /* n 0: free */
+	void (*on_bells)(void *arg, const struct io_bells *b, bool here);
+	void *on_bells_arg;
 };
 
 static struct region cell_get(const struct region_cell *c)
@@ -160,6 +164,47 @@ int iospace_map(struct iospace *s, uint64_t base, uint64_t len, const struct io_
 	return ret;
 }
 
+/* Needs the lock. */
+static void remove_bells(struct iospace *s, uint64_t base, uint64_t len)
+{
+	for (unsigned i = 0; i < IO_MAX_BELLS; i++) {
+		struct io_bells *b = &s->bells[i];
+
+		if (!b->n || b->base - base >= len)
+			continue;
+		if (s->on_bells)
+			s->on_bells(s->on_bells_arg, b, false);
+		b->n = 0;
+	}
+}
+
+void iospace_add_bells(struct iospace *s, const struct io_bells *b)
+{
+	unsigned i = 0;
+
+	pthread_mutex_lock(&s->lock);
+	while (i < IO_MAX_BELLS && s->bells[i].n)
+		i++;
+	if (b->n && i < IO_MAX_BELLS) {
+		s->bells[i] = *b;
+		if (s->on_bells)
+			s->on_bells(s->on_bells_arg, b, true);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+void iospace_watch_bells(struct iospace *s,
+			 void (*fn)(void *arg, const struct io_bells *b, bool here), void *arg)
+{
+	pthread_mutex_lock(&s->lock);
+	s->on_bells = fn;
+	s->on_bells_arg = arg;
+	for (unsigned i = 0; fn && i < IO_MAX_BELLS; i++)
+		if (s->bells[i].n)
+			fn(arg, &s->bells[i], true);
+	pthread_mutex_unlock(&s->lock);
+}
+
 void iospace_unmap(struct iospace *s, uint64_t base)
 {
 	pthread_mutex_lock(&s->lock);
@@ -167,6 +212,7 @@ void iospace_unmap(struct iospace *s, uint64_t base)
 	uint32_t n = s->n, i = first_above(s, n, base);
 
 	if (i < n && cell_get(&s->cell[i]).base == base) {
+		remove_bells(s, base, cell_get(&s->cell[i]).len);
 		change_begin(s);
 		for (uint32_t k = i; k + 1 < n; k++)
 			cell_set(&s->cell[k], cell_get(&s->cell[k + 1]));

@@ -31,11 +31,29 @@ static volatile u32 n_irqs, n_quiet, n_loud;
 static volatile _Atomic u32 ap_waits, ap_woke, ap_irqs;
 u64 user_result;
 
+/* KVM takes the processor's own instruction alone. */
+static bool is_amd(void)
+{
+	u32 r[4];
+
+	cpuid(0, 0, r);
+	return r[1] == 0x68747541;
+}
+
 static u64 hypercall(u64 nr, u64 a, u64 b, u64 c, u64 d)
 {
 	u64 ret;
 
-	__asm__ volatile("vmcall" : "=a"(ret) : "a"(nr), "b"(a), "c"(b), "d"(c), "S"(d) : "memory");
+	if (is_amd())
+		__asm__ volatile("vmmcall"
+				 : "=a"(ret)
+				 : "a"(nr), "b"(a), "c"(b), "d"(c), "S"(d)
+				 : "memory");
+	else
+		__asm__ volatile("vmcall"
+				 : "=a"(ret)
+				 : "a"(nr), "b"(a), "c"(b), "d"(c), "S"(d)
+				 : "memory");
 	return ret;
 }
 
@@ -112,7 +130,12 @@ __asm__("u_vmcall:\n"
 	"	vmcall\n"
 	"	mov %rax, (%rdi)\n"
 	"	ud2\n");
-extern const u8 u_vmcall[];
+__asm__("u_vmmcall:\n"
+	"	mov $9999, %eax\n"
+	"	vmmcall\n"
+	"	mov %rax, (%rdi)\n"
+	"	ud2\n");
+extern const u8 u_vmcall[], u_vmmcall[];
 
 static void hypercalls(void)
 {
@@ -122,7 +145,7 @@ static void hypercalls(void)
 	CHECK(hypercall(HC_KICK_CPU, 0, 4000, 0, 0), 0);
 	CHECK(hypercall(HC_SEND_IPI, ~0ull, ~0ull, 4000, VECTOR), 0);
 	CHECK(hypercall(HC_SEND_IPI, 1, 0, 0, 0x500), -22);
-	CHECK(user_run(u_vmcall, 2, USER(&user_result)), 6);
+	CHECK(user_run(is_amd() ? u_vmmcall : u_vmcall, 2, USER(&user_result)), 6);
 	CHECK(user_result, -1);
 	/* To itself. */
 	n_irqs = 0;

@@ -90,7 +90,8 @@ def pack(path, cleave, build, guests, kernels):
     for n, name in enumerate(MODULES):
         a.file(f"/modules/{n}-{name}", module(guests, name))
     a.program("/bin/cleave", cleave)
-    a.program("/bin/unit-cpu-kvm-kvm", build / "tests/unit-cpu-kvm-kvm")
+    for unit in "unit-cpu-kvm-kvm", "unit-cpu-kvm-irqchip":
+        a.program(f"/bin/{unit}", build / "tests" / unit)
     a.file("/guest/vmlinuz", guests / "vmlinuz-cloud")
     a.file("/guest/initramfs.gz", guests / "initramfs.gz")
     for k in kernels:

@@ -22,12 +22,15 @@ struct kvm_vm {
 	struct physmap *pm; /* borrowed */
 	unsigned n_slots;   /* memory slots in use: slot n is region n of pm */
 	size_t run_bytes;   /* of struct kvm_run and what follows it */
-	bool has_sregs2, has_xcrs, has_tsc_offset;
-	bool has_ring; /* dirty pages come from the vCPUs' rings, else from the slots' logs */
+	bool has_sregs2, has_xcrs, has_tsc_offset, has_smm;
+	bool has_irqchip;  /* KVM has the local APICs while the vCPUs run (irqchip.c) */
+	_Atomic bool lent; /* that is now */
+	bool has_ring;	   /* dirty pages come from the vCPUs' rings, else from the slots' logs */
 	pthread_mutex_t dirty_lock;   /* guards the rings, logging and logs */
 	bool logging;		      /* slots log dirty pages */
 	uint64_t *log[KVM_MAX_SLOTS]; /* without rings: a bit a page; owned */
 	struct vcpu_set *set;	      /* borrowed */
+	struct iospace *mmio;	      /* borrowed; NULL: its doorbells are exits */
 	uint32_t msrs[16], n_msrs;    /* those that live in KVM while it runs the vCPU */
 };
 
@@ -43,6 +46,13 @@ struct kvm_cpu {
 	bool io_pending;    /* the kernel has to finish the instruction that left with I/O */
 	int64_t tsc_offset; /* as KVM has it */
 	struct kvm_guest_debug debug; /* too */
+
+	bool interrupted; /* a signal ended KVM_RUN */
+
+	/* irqchip.c. */
+	bool unsure;	/* whether the guest can take an interrupt: KVM has not said yet */
+	uint32_t count; /* the APIC timer's current count, at count_at_ns of the host */
+	uint64_t count_at_ns;
 
 	_Atomic bool inside; /* its thread is about to enter the kernel's run, or in it */
 	pthread_t thread;    /* whose; valid while inside */
@@ -78,7 +88,33 @@ bool state_pull(struct kvm_cpu *k);
 void state_sync_tsc(struct kvm_cpu *k);
 void state_sync_apic_base(struct kvm_cpu *k);
 
-/* run.c. Finish the instruction that left with I/O; false as above. */
+/* irqchip.c. Give the VM local APICs if KVM can and the board lets it; -1 with errno. Before vCPUs.
+ */
+int irqchip_init(struct kvm_vm *vm, const struct vcpu *c);
+/* What a machine for KVM has between two ticks of its APIC timers; wanted_ns if KVM does not mind.
+ */
+unsigned irqchip_tick_ns(int kvm, unsigned wanted_ns);
+/* Which KVM_FEATURE_ bits of hypercalls KVM serves there, of those that it says it has. */
+uint32_t irqchip_pv_calls(int kvm, uint32_t has);
+/* The vCPUs are about to run; all stand. Nothing where there is no irqchip. */
+void irqchip_begin(struct kvm_vm *vm);
+void irqchip_end(struct kvm_vm *vm);
+/* On the vCPU's thread, which stops: let KVM finish what it has begun. */
+void irqchip_settle(struct kvm_cpu *k);
+/* On the vCPU's thread, while they run. The guest has written the base register; its TSC was set;
+ * a register was written, perhaps of the paravirtual interface; KVM says that vector was ended. */
+void irqchip_sync_base(struct kvm_cpu *k);
+void irqchip_tsc_moved(struct kvm_cpu *k);
+void irqchip_pv_written(struct kvm_cpu *k, uint32_t msr);
+void irqchip_ended(struct kvm_cpu *k, uint8_t vector);
+/* Give the guest an interrupt of the 8259s, which it can take now. */
+bool irqchip_inject(struct kvm_cpu *k, uint8_t vector);
+
+/* run.c. Serve INIT and a start-up IPI that wait in vcpu.kick. */
+void run_serve_start_up(struct kvm_cpu *k);
+/* Enter KVM until the signal that waits (kick_hold) ends it; no guest code is run. */
+void run_until_signal(struct kvm_cpu *k);
+/* Finish the instruction that left with I/O; false as above. */
 bool run_settle(struct kvm_cpu *k);
 
 /* debug.c. Before a run: let KVM have the breakpoints that c->debug has. Behind KVM_EXIT_DEBUG:

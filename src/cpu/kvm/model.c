@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "base/own.h"
 #include "cpu/x86/features.h"
+#include "cpu/x86/kvm_para.h"
 #include "cpu/x86/system.h"
 
 #include <cpuid.h>
@@ -121,5 +122,7 @@ int kvm_limit_model(struct cpu_model *m, char *left_out, size_t len, struct err 
 		return err_set(err, errno, "learn which CPU features KVM has");
 	limit(m, s, left_out, len);
 	limit_arch_caps(m, kvm);
+	m->apic_tick_ns = irqchip_tick_ns(kvm, m->apic_tick_ns);
+	m->pv_calls = irqchip_pv_calls(kvm, reg_of(s, KVM_CPUID_FEATURES, 0, CPUID_EAX));
 	return 0;
 }

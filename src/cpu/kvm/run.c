@@ -1,10 +1,11 @@
 /* Engine kvm: the run loop and its exits. KVM API 4.10 "KVM_RUN" and 5 "The kvm_run structure".
  *
- * The interrupt controllers are the board's own chips, as on every engine: KVM has none. An
- * interrupt goes in by KVM_INTERRUPT where the vCPU can take one, else KVM is asked to come back as
- * soon as it can. The APIC's page is in no memory slot and its MSRs are denied by the filter, so
- * that both are exits. CR8 goes with every entry and exit. Therefore all there is to move from and
- * to another engine is struct vcpu.
+ * KVM has the local APICs while the vCPUs run, and the board's chips have them while they stand:
+ * irqchip.c. Halts are slept in KVM then. Where KVM cannot, the interrupt controllers are the
+ * board's chips all the time: an interrupt goes in by KVM_INTERRUPT where the vCPU can take one,
+ * else KVM is asked to come back as soon as it can. The APIC's page is in no memory slot and its
+ * MSRs are denied by the filter, so that both are exits. CR8 goes with every entry and exit.
+ * Either way all there is to move from and to another engine is struct vcpu.
  *
  * Registers stay in KVM between two exits, also between two runs. No exit needs any of them: what a
  * port, MMIO or MSR access is about is in struct kvm_run. Only INIT, a failure and pull() look.
@@ -17,13 +18,14 @@
  *
  * What a filter of the vCPU's thread has to allow for this engine. System calls: ioctl on the
  * descriptors of the VM and the vCPU, tgkill and rt_sigreturn (kicks, from any thread of the
- * process), futex. ioctls of the vCPU: KVM_RUN, KVM_INTERRUPT, KVM_NMI, KVM_GET_ and KVM_SET_ REGS,
- * SREGS, SREGS2, XSAVE, XCRS, MSRS, DEBUGREGS, VCPU_EVENTS, DEVICE_ATTR, KVM_SET_GUEST_DEBUG. Of
- * the VM:
- * KVM_RESET_DIRTY_RINGS; KVM_SET_USER_MEMORY_REGION and KVM_GET_DIRTY_LOG by who starts, stops and
- * reads the dirty log, and the first of them by inval(). Before the filter: all that init() does
- * (open of /dev/kvm, KVM_CREATE_VM, KVM_CREATE_VCPU, mmap of the vCPU, rt_sigaction ...) and the
- * probe (timer_create, too). Signals: that of host/kick.h must not be blocked.
+ * process), rt_sigprocmask, futex. ioctls of the vCPU: KVM_RUN, KVM_INTERRUPT, KVM_NMI, KVM_GET_
+ * and KVM_SET_ REGS, SREGS, SREGS2, XSAVE, XCRS, MSRS, DEBUGREGS, VCPU_EVENTS, DEVICE_ATTR, LAPIC,
+ * MP_STATE, KVM_SET_GUEST_DEBUG, KVM_SET_SIGNAL_MASK. Of the VM: KVM_SIGNAL_MSI by any thread that
+ * has an interrupt to send, KVM_SET_GSI_ROUTING, KVM_IOEVENTFD, KVM_RESET_DIRTY_RINGS;
+ * KVM_SET_USER_MEMORY_REGION and KVM_GET_DIRTY_LOG by who starts, stops and reads the dirty log,
+ * and the first of them by inval(). Before the filter: all that init() does (open of /dev/kvm,
+ * KVM_CREATE_VM, KVM_CREATE_VCPU, mmap of the vCPU, rt_sigaction ...) and the probe (timer_create,
+ * too). Signals: that of host/kick.h must not be blocked.
  *
  * All vCPUs of a machine are on this engine or none: the guest's stores are not told to the
  * physical map, so a vCPU that comes from here to another engine has to forget all decoded code.
@@ -80,9 +82,15 @@ static void exit_io(struct kvm_cpu *k)
 	k->stats.ports++;
 }
 
+/* Is the vCPU's local APIC the board's chip now? */
+static bool board_has_apic(const struct vcpu *c)
+{
+	return c->apic_ops && !kvm_of(c)->vm->has_irqchip;
+}
+
 static uint64_t mmio_read(struct vcpu *c, gpa_t gpa, unsigned size)
 {
-	if (c->apic_ops && c->apic_ops->owns_gpa(c->apic, gpa))
+	if (board_has_apic(c) && c->apic_ops->owns_gpa(c->apic, gpa))
 		return c->apic_ops->read(c->apic, gpa & (PAGE_SIZE - 1), size);
 	return iospace_read(c->mmio, gpa, size);
 }
@@ -92,7 +100,7 @@ static void mmio_write(struct vcpu *c, gpa_t gpa, unsigned size, uint64_t val)
 	/* A store to ROM comes here too, and is dropped. */
 	if (physmap_host(c->pm, gpa, size, NULL))
 		return;
-	if (c->apic_ops && c->apic_ops->owns_gpa(c->apic, gpa))
+	if (board_has_apic(c) && c->apic_ops->owns_gpa(c->apic, gpa))
 		c->apic_ops->write(c->apic, gpa & (PAGE_SIZE - 1), size, val);
 	else
 		iospace_write(c->mmio, gpa, size, val);
@@ -132,15 +140,16 @@ static void exit_mmio(struct kvm_cpu *k)
 
 /* The filter keeps it from KVM, or KVM without its own APIC knows nothing of it. What else comes
  * is an access that KVM refuses. */
-static bool is_our_msr(const struct kvm_run *r)
+static bool is_our_msr(const struct vcpu *c, const struct kvm_run *r)
 {
 	return r->msr.reason == KVM_MSR_EXIT_REASON_FILTER ||
-	       (r->msr.index >= MSR_X2APIC && r->msr.index < MSR_X2APIC + 0x100);
+	       (board_has_apic(c) && r->msr.index >= MSR_X2APIC &&
+		r->msr.index < MSR_X2APIC + 0x100);
 }
 
 static enum x86_exc access_msr(struct vcpu *c, const struct kvm_run *r, bool write, uint64_t *val)
 {
-	if (!is_our_msr(r))
+	if (!is_our_msr(c, r))
 		return EXC_GP;
 	return write ? msr_write(c, r->msr.index, *val) : msr_read(c, r->msr.index, val);
 }
@@ -158,6 +167,8 @@ static void exit_msr(struct kvm_cpu *k, bool write)
 		state_sync_tsc(k);
 		if (r->msr.index == MSR_APIC_BASE)
 			state_sync_apic_base(k);
+		if (k->vm->has_irqchip)
+			irqchip_pv_written(k, r->msr.index);
 	}
 	k->stats.msrs++;
 	if (trace_on(TRACE_MSR))
@@ -184,6 +195,7 @@ static enum outcome handle_exit(struct kvm_cpu *k)
 	case KVM_EXIT_X86_WRMSR: exit_msr(k, true); break;
 	case KVM_EXIT_HLT: return HALT;
 	case KVM_EXIT_IRQ_WINDOW_OPEN: k->stats.windows++; return GO_ON;
+	case KVM_EXIT_IOAPIC_EOI: irqchip_ended(k, r->eoi.vector); return GO_ON;
 	case KVM_EXIT_DIRTY_RING_FULL: ring_full(k); return GO_ON;
 	case KVM_EXIT_SET_TPR:
 	case KVM_EXIT_INTR: return GO_ON;
@@ -202,19 +214,20 @@ static enum outcome enter(struct kvm_cpu *k)
 	struct kvm_run *r = k->run;
 	int ret;
 
-	if (c->apic_ops)
+	if (board_has_apic(c))
 		r->cr8 = c->apic_ops->get_cr8(c->apic);
 	k->stats.runs++;
 	atomic_store(&k->inside, true);
 	ret = ioctl(k->fd, KVM_RUN, 0);
 	atomic_store_explicit(&k->inside, false, memory_order_release);
+	k->interrupted = ret < 0 && errno == EINTR;
 	if (ret < 0 && errno != EINTR && errno != EAGAIN) {
 		report_errno(k, "run the vCPU", errno);
 		return BROKEN;
 	}
 	k->io_pending = false;
 	/* Before what the exit is about, which may depend on it. */
-	if (c->apic_ops && r->cr8 != c->apic_ops->get_cr8(c->apic))
+	if (board_has_apic(c) && r->cr8 != c->apic_ops->get_cr8(c->apic))
 		c->apic_ops->set_cr8(c->apic, r->cr8);
 	return ret < 0 ? GO_ON : handle_exit(k);
 }
@@ -253,6 +266,21 @@ bool run_settle(struct kvm_cpu *k)
 	return true;
 }
 
+void run_until_signal(struct kvm_cpu *k)
+{
+	/* Who kicks meanwhile may make KVM come back before it has looked at anything. */
+	for (unsigned n = 0; n < 100; n++) {
+		set_immediate_exit(k, 0);
+		switch (enter(k)) {
+		case SHUTDOWN: k->c->mp_state = MP_SHUTDOWN; return;
+		case BROKEN: return;
+		default: break;
+		}
+		if (k->interrupted && !__atomic_load_n(&k->run->immediate_exit, __ATOMIC_SEQ_CST))
+			return;
+	}
+}
+
 /* The controller, the TLB and the registers of a vCPU that INIT has reached. */
 static bool serve_init(struct kvm_cpu *k)
 {
@@ -276,6 +304,16 @@ static void serve_sipi(struct kvm_cpu *k)
 		return;
 	vcpu_sipi(c, atomic_load(&c->sipi_vector));
 	k->must_push = true;
+}
+
+void run_serve_start_up(struct kvm_cpu *k)
+{
+	uint32_t bits = atomic_fetch_and(&k->c->kick, ~(uint32_t)(KICK_INIT | KICK_SIPI));
+
+	if (bits & KICK_INIT && !serve_init(k))
+		return;
+	if (bits & KICK_SIPI)
+		serve_sipi(k);
 }
 
 enum served { SERVED, SERVED_STOP, SERVED_BROKEN };
@@ -321,6 +359,18 @@ static void give_nmi(struct kvm_cpu *k)
 	kvm_ioctl(k->fd, KVM_NMI, NULL);
 }
 
+/* Let KVM say whether the guest can take an interrupt. */
+static void ask(struct kvm_cpu *k)
+{
+	k->unsure = false;
+	if (k->io_pending)
+		return;
+	set_immediate_exit(k, 1);
+	enter(k);
+	/* Who has kicked meanwhile is not forgotten. */
+	set_immediate_exit(k, atomic_load(&k->c->kick) != 0);
+}
+
 /* Hand over an interrupt that the guest can take now, or ask to be told when it can. */
 static void give_interrupt(struct kvm_cpu *k)
 {
@@ -331,6 +381,8 @@ static void give_interrupt(struct kvm_cpu *k)
 	r->request_interrupt_window = 0;
 	if (!c->apic_ops || !c->apic_ops->pending(c->apic))
 		return;
+	if (k->unsure)
+		ask(k);
 	if (!r->ready_for_interrupt_injection || !r->if_flag || k->io_pending) {
 		/* With pending I/O KVM is first to finish the instruction. */
 		r->request_interrupt_window = 1;
@@ -342,7 +394,10 @@ static void give_interrupt(struct kvm_cpu *k)
 	c->mp_state = MP_RUNNING;
 	c->stats.irqs++;
 	r->ready_for_interrupt_injection = 0;
-	kvm_ioctl(k->fd, KVM_INTERRUPT, &(struct kvm_interrupt){ .irq = (uint32_t)vector });
+	if (k->vm->has_irqchip)
+		irqchip_inject(k, (uint8_t)vector);
+	else
+		kvm_ioctl(k->fd, KVM_INTERRUPT, &(struct kvm_interrupt){ .irq = (uint32_t)vector });
 	if (trace_on(TRACE_INT))
 		trace_print(TRACE_INT, "cpu%u irq %#x", c->index, (unsigned)vector);
 	r->request_interrupt_window = c->apic_ops->pending(c->apic);
@@ -409,9 +464,12 @@ static enum run_exit kvm_run(struct vcpu *c)
 	if (!k->must_push)
 		c->cpl = 0; /* see state_push() */
 	k->thread = pthread_self();
+	irqchip_begin(k->vm);
 	why = debug_arm(k) ? run_loop(k) : RUN_BROKEN;
 	/* Between two runs, registers may be replaced: nothing may be left to be done to them. */
-	if (why == RUN_KICKED && !run_settle(k))
+	if (why == RUN_KICKED && run_settle(k))
+		irqchip_settle(k);
+	if (why == RUN_KICKED && (k->broken || c->mp_state == MP_SHUTDOWN))
 		why = k->broken ? RUN_BROKEN : RUN_SHUTDOWN;
 	return why;
 }
@@ -480,6 +538,16 @@ static int kvm_init(struct vcpu *c, struct err *err)
 	return ret;
 }
 
+static void kvm_begin(struct vcpu_set *set)
+{
+	irqchip_begin(kvm_of(set->v[0])->vm);
+}
+
+static void kvm_end(struct vcpu_set *set)
+{
+	irqchip_end(kvm_of(set->v[0])->vm);
+}
+
 static void kvm_pull(struct vcpu *c)
 {
 	state_pull(kvm_of(c));
@@ -524,6 +592,8 @@ const struct engine engine_kvm = {
 	.run = kvm_run,
 	.pull = kvm_pull,
 	.push = kvm_push,
+	.begin = kvm_begin,
+	.end = kvm_end,
 	.kick = kvm_kick,
 	.inval = kvm_inval,
 	.describe = kvm_describe,

@@ -1,8 +1,8 @@
 /* struct vcpu to KVM and back. KVM API 4.1x-4.47, 4.80.
  *
  * Push and pull move everything that KVM runs a vCPU by. What only our own tables know (memory
- * type ranges, machine-check banks ...: see vm.c) stays in struct vcpu all the time. So do the wait
- * for SIPI and the halt: KVM's vCPUs without its own interrupt controllers are always runnable.
+ * type ranges, machine-check banks ...: see vm.c) stays in struct vcpu all the time. The wait for
+ * SIPI and the halt go with the local APICs (irqchip.c), or stay too.
  *
  * KVM may have taken an interrupt or exception that it has not delivered yet, when an exit comes in
  * between. struct vcpu knows no such state: pull delivers it in software, which is what the
@@ -133,8 +133,15 @@ static uint64_t apic_base(const struct vcpu *c)
 	return base;
 }
 
-static uint64_t cr8(const struct vcpu *c)
+static bool get_sregs(struct kvm_cpu *k, struct kvm_sregs2 *s);
+
+static uint64_t cr8(struct kvm_cpu *k)
 {
+	const struct vcpu *c = k->c;
+	struct kvm_sregs2 s;
+
+	if (atomic_load(&k->vm->lent))
+		return get_sregs(k, &s) ? s.cr8 : 0;
 	return c->apic_ops ? c->apic_ops->get_cr8(c->apic) : 0;
 }
 
@@ -148,7 +155,7 @@ static bool push_sregs(struct kvm_cpu *k)
 		.cr2 = c->cr2,
 		.cr3 = c->cr3,
 		.cr4 = c->cr4,
-		.cr8 = cr8(c),
+		.cr8 = cr8(k),
 		.efer = c->msr.efer,
 		.apic_base = apic_base(c),
 	};
@@ -211,6 +218,10 @@ void state_sync_apic_base(struct kvm_cpu *k)
 {
 	struct kvm_sregs s;
 
+	if (k->vm->has_irqchip) {
+		irqchip_sync_base(k);
+		return;
+	}
 	if (kvm_ioctl(k->fd, KVM_GET_SREGS, &s) < 0)
 		return;
 	s.apic_base = apic_base(k->c);
@@ -431,10 +442,12 @@ void state_sync_tsc(struct kvm_cpu *k)
 	if (offset == k->tsc_offset)
 		return;
 	k->tsc_offset = offset;
-	if (k->vm->has_tsc_offset && tsc_attr(k, KVM_SET_DEVICE_ATTR, &offset) == 0)
-		return;
-	set.entry[0].data = vcpu_tsc(k->c);
-	kvm_ioctl(k->fd, KVM_SET_MSRS, &set);
+	if (!k->vm->has_tsc_offset || tsc_attr(k, KVM_SET_DEVICE_ATTR, &offset) < 0) {
+		set.entry[0].data = vcpu_tsc(k->c);
+		kvm_ioctl(k->fd, KVM_SET_MSRS, &set);
+	}
+	if (atomic_load(&k->vm->lent))
+		irqchip_tsc_moved(k);
 }
 
 /* KVM moves the offset itself where the host's counter is not steady. */
@@ -481,7 +494,10 @@ static bool push_events(struct kvm_cpu *k)
 		.interrupt.shadow = (c->shadow & SHADOW_MOV_SS ? KVM_X86_SHADOW_INT_MOV_SS : 0) |
 				    (c->shadow & SHADOW_STI ? KVM_X86_SHADOW_INT_STI : 0),
 		.nmi.masked = c->nmi_blocked, /* the run loop gives one that waits */
-		.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
+		.flags =
+			KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
+			/* There is no system management mode: a guest may have sent itself there */
+			(k->vm->has_smm ? KVM_VCPUEVENT_VALID_SMM : 0),
 	};
 
 	return move(k, KVM_SET_VCPU_EVENTS, &e, "set the pending events");
@@ -566,7 +582,7 @@ bool state_push(struct kvm_cpu *k)
 	/* As after an exit from here: the run loop reads them. */
 	k->run->if_flag = !!(c->rflags_rest & RFLAGS_IF);
 	k->run->ready_for_interrupt_injection = can_take && k->run->if_flag;
-	k->run->cr8 = cr8(c);
+	k->run->cr8 = cr8(k);
 	/* While KVM has the registers, this field serves MSR exits, which come from CPL 0. */
 	c->cpl = 0;
 	k->must_push = false;

@@ -12,6 +12,7 @@
 #include "cpu/kvm/kvm.h"
 #include "cpu/x86/features.h"
 #include "cpu/x86/system.h"
+#include "mem/iospace.h"
 #include "mem/physmap.h"
 
 #include <errno.h>
@@ -103,6 +104,10 @@ static const uint32_t live_msrs[] = {
 #define FILTER_LOW_END	0x400u
 #define FILTER_HIGH	0xc0000080u
 #define FILTER_HIGH_END 0xc0000140u /* bitmaps are whole 64-bit words */
+/* The local APIC's, where KVM has one; those of an x2APIC are no filter's. */
+#define FILTER_APIC	 0x6c0u
+#define FILTER_APIC_BITS 64
+#define MSR_TSC_DEADLINE 0x6e0
 
 static void allow(uint8_t *bitmap, uint32_t base, uint32_t msr)
 {
@@ -114,12 +119,15 @@ static int set_filter(struct kvm_vm *vm)
 {
 	uint8_t low[FILTER_LOW_END / 8] = { 0 }, low_read[FILTER_LOW_END / 8];
 	uint8_t high[(FILTER_HIGH_END - FILTER_HIGH) / 8] = { 0 };
+	uint8_t apic[FILTER_APIC_BITS / 8] = { 0 };
 	struct kvm_msr_filter f = {
 		.flags = KVM_MSR_FILTER_DEFAULT_DENY,
 		.ranges = { { KVM_MSR_FILTER_READ, FILTER_LOW_END, FILTER_LOW, low_read },
 			    { KVM_MSR_FILTER_WRITE, FILTER_LOW_END, FILTER_LOW, low },
 			    { KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
-			      FILTER_HIGH_END - FILTER_HIGH, FILTER_HIGH, high } },
+			      FILTER_HIGH_END - FILTER_HIGH, FILTER_HIGH, high },
+			    { KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE, FILTER_APIC_BITS,
+			      FILTER_APIC, apic } },
 	};
 
 	for (unsigned i = 0; i < vm->n_msrs; i++) {
@@ -133,6 +141,8 @@ static int set_filter(struct kvm_vm *vm)
 	allow(low, FILTER_LOW, MSR_PRED_CMD);
 	memcpy(low_read, low, sizeof(low));
 	allow(low_read, FILTER_LOW, MSR_TSC);
+	if (vm->has_irqchip)
+		allow(apic, FILTER_APIC, MSR_TSC_DEADLINE);
 	allow(high, FILTER_HIGH, MSR_EFER);
 	allow(high, FILTER_HIGH, MSR_FS_BASE);
 	allow(high, FILTER_HIGH, MSR_FS_BASE + 1);
@@ -259,6 +269,29 @@ int vm_set_model(struct kvm_cpu *k, struct err *err)
 	return 0;
 }
 
+/* -- Doorbells ------------------------------------------------------------------------------ */
+
+/* A store to one of them is no exit then: KVM rings. What KVM refuses stays an exit. */
+static void on_bells(void *arg, const struct io_bells *b, bool here)
+{
+	const struct kvm_vm *vm = arg;
+	struct kvm_ioeventfd e = { .fd = b->fd, .flags = here ? 0 : KVM_IOEVENTFD_FLAG_DEASSIGN };
+
+	for (unsigned i = 0; i < b->n; i++) {
+		e.addr = b->base + (uint64_t)i * b->step;
+		kvm_ioctl(vm->fd, KVM_IOEVENTFD, &e);
+	}
+}
+
+static void watch_bells(struct kvm_vm *vm, struct iospace *mmio)
+{
+	if (has_cap(vm, KVM_CAP_IOEVENTFD) <= 0 || has_cap(vm, KVM_CAP_IOEVENTFD_ANY_LENGTH) <= 0 ||
+	    getenv("CLEAVE_KVM_NO_IRQCHIP"))
+		return;
+	vm->mmio = mmio;
+	iospace_watch_bells(mmio, on_bells, vm);
+}
+
 /* -- The VM --------------------------------------------------------------------------------- */
 
 /* Without these the engine cannot do what it promises. All are in Linux 5.10. */
@@ -284,6 +317,7 @@ static int check_caps(struct kvm_vm *vm, struct err *err)
 				       needed[i].name);
 	vm->has_sregs2 = has_cap(vm, KVM_CAP_SREGS2) > 0;
 	vm->has_xcrs = has_cap(vm, KVM_CAP_XCRS) > 0;
+	vm->has_smm = has_cap(vm, KVM_CAP_X86_SMM) > 0;
 	return 0;
 }
 
@@ -346,14 +380,19 @@ static int set_up(struct kvm_vm *vm, const struct vcpu *c, struct err *err)
 	if (ret < (int)sizeof(struct kvm_run))
 		return err_set(err, errno, "learn the size of KVM's vCPUs");
 	vm->run_bytes = (size_t)ret;
+	if (irqchip_init(vm, c) < 0)
+		return err_set(err, errno, "make KVM's interrupt controllers");
 	if (set_caps(vm) < 0 || choose_msrs(vm, c->model) < 0 || set_filter(vm) < 0)
 		return err_set(err, errno, "set KVM's MSR filter");
+	watch_bells(vm, c->mmio);
 	return vm_set_slots(vm, err);
 }
 
 static void vm_free(struct kvm_vm *vm)
 {
 	dirty_fini(vm);
+	if (vm->mmio)
+		iospace_watch_bells(vm->mmio, NULL, NULL);
 	if (vm->fd >= 0)
 		close(vm->fd);
 	if (vm->kvm >= 0)

@@ -8,8 +8,6 @@
 #define MAX_HYPERVISOR 0x40000010u
 #define MAX_EXTENDED   0x80000008u
 
-#define CRYSTAL_KHZ 25000u /* also the APIC timer's input */
-
 #define BIT_OSXSAVE (1u << 27) /* leaf 1, ECX */
 #define BIT_APIC    (1u << 9)  /* leaf 1, EDX */
 #define BIT_SYSCALL (1u << 11) /* leaf 0x80000001, EDX */
@@ -158,19 +156,26 @@ static void leaf_xsave(const struct vcpu *c, uint32_t sub, uint32_t out[4])
 	}
 }
 
-/* The ratio num/den of TSC to crystal. Guests compute crystal_khz * num / den, some of them in 32
- * bits, so num is bounded; the closest of those is off by 7 kHz at most, some millionths.
- */
-static void tsc_ratio(uint64_t tsc_khz, uint32_t *num, uint32_t *den)
+/* The crystal, which is also the APIC timer's input. */
+static uint32_t crystal_khz(const struct cpu_model *m)
 {
-	const uint64_t max_num = UINT32_MAX / CRYSTAL_KHZ;
+	return 1000000 / m->apic_tick_ns;
+}
+
+/* The ratio num/den of TSC to crystal. Guests compute crystal_khz * num / den, some of them in 32
+ * bits, so num is bounded; the closest of those is off by 7 kHz at most, some millionths, with a
+ * crystal of 25 MHz. False if it is off by more: guests find out otherwise then.
+ */
+static bool tsc_ratio(uint64_t crystal, uint64_t tsc_khz, uint32_t *num, uint32_t *den)
+{
+	const uint64_t max_num = UINT32_MAX / crystal;
 	uint64_t best = UINT64_MAX; /* distance in kHz / 2^20 */
 
 	*num = 0;
 	*den = 1;
-	for (uint64_t d = 1; d <= CRYSTAL_KHZ && best; d++) {
-		uint64_t n = (tsc_khz * d + CRYSTAL_KHZ / 2) / CRYSTAL_KHZ;
-		uint64_t have = n * CRYSTAL_KHZ, want = tsc_khz * d;
+	for (uint64_t d = 1; d <= crystal && best; d++) {
+		uint64_t n = (tsc_khz * d + crystal / 2) / crystal;
+		uint64_t have = n * crystal, want = tsc_khz * d;
 		uint64_t off = ((have > want ? have - want : want - have) << 20) / d;
 
 		if (n > max_num)
@@ -181,14 +186,18 @@ static void tsc_ratio(uint64_t tsc_khz, uint32_t *num, uint32_t *den)
 			*den = (uint32_t)d;
 		}
 	}
+	return best <= 7ull << 20;
 }
 
 static void leaf_tsc(const struct vcpu *c, uint32_t sub, uint32_t out[4])
 {
-	if (is_amd(c->model))
+	uint32_t crystal = crystal_khz(c->model), num, den;
+
+	if (is_amd(c->model) || !tsc_ratio(crystal, c->model->tsc_khz, &num, &den))
 		return;
-	tsc_ratio(c->model->tsc_khz, &out[CPUID_EBX], &out[CPUID_EAX]);
-	out[CPUID_ECX] = CRYSTAL_KHZ * 1000;
+	out[CPUID_EAX] = den;
+	out[CPUID_EBX] = num;
+	out[CPUID_ECX] = crystal * 1000;
 }
 
 static void leaf_frequency(const struct vcpu *c, uint32_t sub, uint32_t out[4])
@@ -224,7 +233,7 @@ static void leaf_pv_features(const struct vcpu *c, uint32_t sub, uint32_t out[4]
 static void leaf_hypervisor_timing(const struct vcpu *c, uint32_t sub, uint32_t out[4])
 {
 	out[CPUID_EAX] = (uint32_t)c->model->tsc_khz;
-	out[CPUID_EBX] = CRYSTAL_KHZ;
+	out[CPUID_EBX] = crystal_khz(c->model);
 }
 
 /* -- Extended leaves -------------------------------------------------------------------------- */

@@ -126,10 +126,12 @@ struct cpu_model {
 	bool has[N_CPU_FEATURES];
 	char vendor[13];
 	char brand[49];
-	uint32_t signature; /* CPUID.1:EAX: family, model, stepping */
-	uint64_t xcr0_mask; /* components XSETBV accepts */
-	uint64_t tsc_khz;   /* the guest's TSC, told in CPUID leaves 0x15 and 0x16 */
-	uint64_t arch_caps; /* IA32_ARCH_CAPABILITIES */
+	uint32_t signature;    /* CPUID.1:EAX: family, model, stepping */
+	uint64_t xcr0_mask;    /* components XSETBV accepts */
+	uint64_t tsc_khz;      /* the guest's TSC, told in CPUID leaves 0x15 and 0x16 */
+	uint64_t arch_caps;    /* IA32_ARCH_CAPABILITIES */
+	unsigned apic_tick_ns; /* mem/platform.h */
+	uint32_t pv_calls;     /* KVM_FEATURE_ bits: what hypercalls may do here */
 	unsigned n_vcpus;
 	uint8_t phys_bits;
 };

@@ -4,6 +4,7 @@
 #include "base/bits.h"
 #include "base/err.h"
 #include "cpu/x86/regs.h"
+#include "mem/platform.h"
 
 #include <cpuid.h>
 #include <errno.h>
@@ -421,7 +422,10 @@ int cpu_model_parse(struct cpu_model *m, const char *text, unsigned n_vcpus, uin
 	size_t len = strcspn(text, ",");
 	int ret;
 
-	*m = (struct cpu_model){ .n_vcpus = n_vcpus, .tsc_khz = tsc_khz };
+	*m = (struct cpu_model){ .n_vcpus = n_vcpus,
+				 .tsc_khz = tsc_khz,
+				 .apic_tick_ns = LAPIC_TICK_NS,
+				 .pv_calls = UINT32_MAX };
 	ret = base_model(m, text, len, err);
 	m->has[FEAT_HT] = n_vcpus > 1;
 	for (text += len; ret == 0 && *text; text += len) {

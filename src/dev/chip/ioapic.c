@@ -77,6 +77,20 @@ void ioapic_set_pin(struct ioapic *io, unsigned pin, bool asserted)
 	io->level = asserted ? io->level | bit : io->level & ~bit;
 }
 
+bool ioapic_message(const struct ioapic *io, unsigned pin, struct apic_msg *msg)
+{
+	uint64_t e = io->redir[pin];
+
+	*msg = (struct apic_msg){
+		.dest = (uint32_t)(e >> 56),
+		.vector = (uint8_t)e,
+		.mode = e >> 8 & 7,
+		.logical = e & IOAPIC_REDIR_LOGICAL,
+		.level = e & IOAPIC_REDIR_LEVEL,
+	};
+	return !(e & IOAPIC_REDIR_MASKED);
+}
+
 bool ioapic_service(struct ioapic *io, unsigned pin, struct apic_msg *msg)
 {
 	uint64_t *e = &io->redir[pin];
@@ -90,13 +104,7 @@ bool ioapic_service(struct ioapic *io, unsigned pin, struct apic_msg *msg)
 		return false;
 	if (level)
 		*e |= IOAPIC_REDIR_REMOTE_IRR;
-	*msg = (struct apic_msg){
-		.dest = (uint32_t)(*e >> 56),
-		.vector = (uint8_t)*e,
-		.mode = *e >> 8 & 7,
-		.logical = *e & IOAPIC_REDIR_LOGICAL,
-		.level = level,
-	};
+	ioapic_message(io, pin, msg);
 	return true;
 }
 

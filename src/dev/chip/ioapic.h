@@ -31,6 +31,8 @@ void ioapic_write(struct ioapic *io, unsigned off, uint32_t val);
  */
 void ioapic_set_pin(struct ioapic *io, unsigned pin, bool asserted);
 
+/* What the pin's entry says it sends; false if it is masked. */
+bool ioapic_message(const struct ioapic *io, unsigned pin, struct apic_msg *msg);
 /* If the pin has an interrupt to send, fill *msg and mark it sent. The caller delivers it. */
 bool ioapic_service(struct ioapic *io, unsigned pin, struct apic_msg *msg);
 

@@ -1,15 +1,19 @@
 #include "dev/chip/lapic.h"
 
 #include "base/bits.h"
+#include "mem/lapic_state.h"
 #include "mem/platform.h"
 
-#define VERSION 0x00050014u /* integrated, 6 LVT entries, no EOI-broadcast suppression */
+#include <string.h>
+
+#define VERSION 0x01050014u /* integrated, 6 LVT entries, EOI broadcasts can be switched off */
 
 /* Bits of each LVT entry that can be written; SDM 3A "Local Vector Table". */
 #define LVT_TIMER_WRITABLE 0x000700ffu
 #define LVT_LOCAL_WRITABLE 0x000107ffu
 #define LVT_LINT_WRITABLE  0x0001a7ffu
 #define LVT_ERROR_WRITABLE 0x000100ffu
+#define SVR_WRITABLE	   (0xffu | SVR_ENABLE | 1u << 9 | SVR_NO_EOI_BROADCAST)
 
 static bool test_vector(const uint32_t set[8], unsigned v)
 {
@@ -42,12 +46,13 @@ void lapic_init(struct lapic *l)
 {
 	uint32_t id = l->id;
 	uint64_t base = l->base;
-	unsigned phys_bits = l->phys_bits;
+	unsigned phys_bits = l->phys_bits, tick_ns = l->tick_ns;
 
 	*l = (struct lapic){
 		.id = id,
 		.base = base,
 		.phys_bits = phys_bits,
+		.tick_ns = tick_ns,
 		.dfr = 0xffffffff,
 		.svr = 0xff,
 		.lvt_timer = LVT_MASKED,
@@ -61,12 +66,13 @@ void lapic_init(struct lapic *l)
 		l->ldr = x2_ldr(id);
 }
 
-void lapic_reset(struct lapic *l, uint32_t id, bool bsp, unsigned phys_bits)
+void lapic_reset(struct lapic *l, uint32_t id, bool bsp, unsigned phys_bits, unsigned tick_ns)
 {
 	*l = (struct lapic){
 		.id = id,
 		.base = LAPIC_DEFAULT_BASE | APIC_BASE_ENABLE | (bsp ? APIC_BASE_BSP : 0),
 		.phys_bits = phys_bits,
+		.tick_ns = tick_ns,
 	};
 	lapic_init(l);
 }
@@ -139,7 +145,7 @@ void lapic_eoi(struct lapic *l, struct lapic_out *out)
 	if (v < 0)
 		return;
 	set_vector(l->isr, (unsigned)v, false);
-	if (test_vector(l->tmr, (unsigned)v)) {
+	if (test_vector(l->tmr, (unsigned)v) && !(l->svr & SVR_NO_EOI_BROADCAST)) {
 		out->eoi = true;
 		out->eoi_vector = (uint8_t)v;
 	}
@@ -167,12 +173,12 @@ bool lapic_matches(const struct lapic *l, const struct apic_msg *m)
 	return l->dfr >> 28 == 0 && mine >> 4 == dest >> 4 && (mine & dest & 0xf);
 }
 
-/* Ticks of the timer's input between decrements: 1 to 128. */
-static unsigned divisor(const struct lapic *l)
+/* Nanoseconds between decrements: 1 to 128 ticks of the timer's input. */
+static unsigned step_ns(const struct lapic *l)
 {
 	unsigned d = (l->divide & 3) | (l->divide >> 1 & 4);
 
-	return d == 7 ? 1 : 2u << d;
+	return (d == 7 ? 1 : 2u << d) * l->tick_ns;
 }
 
 /* Decrements of the count register from its start until now. */
@@ -180,15 +186,13 @@ static uint64_t ticks_since_start(const struct lapic *l, int64_t now)
 {
 	uint64_t ns = now > l->timer_start_ns ? (uint64_t)(now - l->timer_start_ns) : 0;
 
-	return (uint64_t)((unsigned __int128)ns * LAPIC_TIMER_HZ / 1000000000 / divisor(l));
+	return ns / step_ns(l);
 }
 
-/* Guest time after n decrements, rounded up so that the count has passed it then. */
+/* Guest time after n decrements. */
 static int64_t ns_of_ticks(const struct lapic *l, uint64_t n)
 {
-	unsigned __int128 ns =
-		((unsigned __int128)n * divisor(l) * 1000000000 + LAPIC_TIMER_HZ - 1) /
-		LAPIC_TIMER_HZ;
+	unsigned __int128 ns = (unsigned __int128)n * step_ns(l);
 
 	if (ns > (unsigned __int128)(INT64_MAX - 1 - l->timer_start_ns))
 		return INT64_MAX - 1;
@@ -266,7 +270,7 @@ static void write_lvt_timer(struct lapic *l, uint32_t val, int64_t now, struct l
 /* Software disable sets the mask of every LVT entry. */
 static void write_svr(struct lapic *l, uint32_t val)
 {
-	l->svr = val & (0xff | SVR_ENABLE | 1u << 9);
+	l->svr = val & SVR_WRITABLE;
 	if (val & SVR_ENABLE)
 		return;
 	l->lvt_timer |= LVT_MASKED;
@@ -368,8 +372,7 @@ static void write_timer_reg(struct lapic *l, unsigned reg, uint32_t val, int64_t
 
 		l->divide = val & 0xb;
 		if (l->icount)
-			l->timer_start_ns = now - (int64_t)((unsigned __int128)done * divisor(l) *
-							    1000000000 / LAPIC_TIMER_HZ);
+			l->timer_start_ns = now - (int64_t)(done * step_ns(l));
 	}
 	out->timer = true;
 }
@@ -429,7 +432,7 @@ static bool x2_writable(unsigned reg, uint64_t *mask)
 	switch (reg) {
 	case LAPIC_TPR: *mask = 0xff; return true;
 	case LAPIC_EOI: *mask = 0; return true;
-	case LAPIC_SVR: *mask = 0x1ff | 1u << 9; return true;
+	case LAPIC_SVR: *mask = SVR_WRITABLE; return true;
 	case LAPIC_ESR: *mask = 0; return true;
 	case LAPIC_ICR: *mask = 0xffffffff000ccfff; return true;
 	case LAPIC_LVT_TIMER: *mask = LVT_TIMER_WRITABLE | 1u << 12; return true;
@@ -492,4 +495,70 @@ bool lapic_write_base(struct lapic *l, uint64_t val, struct lapic_out *out)
 	}
 	out->timer = true;
 	return true;
+}
+
+/* -- Handing over ---------------------------------------------------------------------------- */
+
+/* Registers that are just a word. */
+static uint32_t *plain(struct lapic *l, unsigned reg)
+{
+	switch (reg) {
+	case LAPIC_TPR: return &l->tpr;
+	case LAPIC_LDR: return &l->ldr;
+	case LAPIC_DFR: return &l->dfr;
+	case LAPIC_SVR: return &l->svr;
+	case LAPIC_ISR ... LAPIC_ISR + 7: return &l->isr[reg - LAPIC_ISR];
+	case LAPIC_TMR ... LAPIC_TMR + 7: return &l->tmr[reg - LAPIC_TMR];
+	case LAPIC_IRR ... LAPIC_IRR + 7: return &l->irr[reg - LAPIC_IRR];
+	case LAPIC_LVT_TIMER: return &l->lvt_timer;
+	case LAPIC_LVT_THERMAL: return &l->lvt_thermal;
+	case LAPIC_LVT_PERF: return &l->lvt_perf;
+	case LAPIC_LVT_LINT0: return &l->lvt_lint0;
+	case LAPIC_LVT_LINT1: return &l->lvt_lint1;
+	case LAPIC_LVT_ERROR: return &l->lvt_error;
+	case LAPIC_DIVIDE: return &l->divide;
+	default: return NULL;
+	}
+}
+
+void lapic_save(struct lapic *l, int64_t now, struct lapic_state *s)
+{
+	memset(s, 0, sizeof(*s));
+	s->base = l->base;
+	s->reg[LAPIC_ID] = l->id << 24;
+	s->reg[LAPIC_VERSION] = VERSION;
+	s->reg[LAPIC_ICR] = (uint32_t)l->icr;
+	s->reg[LAPIC_ICR2] = (uint32_t)(l->icr >> 32);
+	for (unsigned reg = 0; reg < LAPIC_REGS; reg++)
+		if (plain(l, reg))
+			s->reg[reg] = *plain(l, reg);
+	s->tsc_deadline = l->tsc_deadline;
+	s->reg[LAPIC_CCOUNT] = current_count(l, now);
+	/* What stays in icount tells lapic_load of a one-shot timer that has run out. */
+	if (s->reg[LAPIC_CCOUNT]) {
+		s->reg[LAPIC_ICOUNT] = l->icount;
+		l->icount = 0;
+	}
+}
+
+static void load_timer(struct lapic *l, int64_t now, const struct lapic_state *s)
+{
+	uint32_t count = s->reg[LAPIC_ICOUNT], left = s->reg[LAPIC_CCOUNT];
+
+	l->tsc_deadline = s->tsc_deadline;
+	/* Nobody has set it since: it may still be the one that has run out. */
+	if (!count && LVT_TIMER_MODE(l->lvt_timer) == LAPIC_ONESHOT)
+		return;
+	l->icount = count;
+	l->timer_start_ns = now - (int64_t)(count - MIN(left, count)) * step_ns(l);
+}
+
+void lapic_load(struct lapic *l, int64_t now, const struct lapic_state *s)
+{
+	l->icr = s->reg[LAPIC_ICR] | (uint64_t)s->reg[LAPIC_ICR2] << 32;
+	for (unsigned reg = 0; reg < LAPIC_REGS; reg++)
+		if (plain(l, reg))
+			*plain(l, reg) = s->reg[reg];
+	l->svr &= SVR_WRITABLE;
+	load_timer(l, now, s);
 }

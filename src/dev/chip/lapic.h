@@ -9,6 +9,8 @@
 
 #include "dev/chip/apic_msg.h"
 
+struct lapic_state;
+
 /* Register numbers: the MMIO offset divided by 16, or the MSR minus 0x800. */
 enum {
 	LAPIC_ID = 0x02,
@@ -60,7 +62,7 @@ enum lapic_timer_mode { LAPIC_ONESHOT, LAPIC_PERIODIC, LAPIC_TSC_DEADLINE };
 struct lapic {
 	uint32_t id;   /* 8 bits wide as an xAPIC, all 32 as an x2APIC */
 	uint64_t base; /* IA32_APIC_BASE */
-	unsigned phys_bits;
+	unsigned phys_bits, tick_ns;
 	uint32_t tpr, ldr, dfr, svr;
 	uint32_t isr[8], irr[8], tmr[8];
 	uint32_t esr, esr_new; /* what a read shows, what the next write to ESR latches */
@@ -81,8 +83,9 @@ struct lapic_out {
 	struct apic_msg msg;
 };
 
-/* Power-on values. id: 0-based APIC id; bsp: the boot processor. phys_bits: 36 to 52. */
-void lapic_reset(struct lapic *l, uint32_t id, bool bsp, unsigned phys_bits);
+/* Power-on values. id: 0-based APIC id; bsp: the boot processor. phys_bits: 36 to 52. tick_ns:
+ * between two ticks of the timer's input. */
+void lapic_reset(struct lapic *l, uint32_t id, bool bsp, unsigned phys_bits, unsigned tick_ns);
 /* As an INIT IPI leaves it: all but the id and the base register. */
 void lapic_init(struct lapic *l);
 
@@ -145,6 +148,11 @@ void lapic_eoi(struct lapic *l, struct lapic_out *out);
  */
 int64_t lapic_timer_next(const struct lapic *l, int64_t now);
 bool lapic_timer_expire(struct lapic *l);
+
+/* Hand the chip's state over, and take it back later: nothing may happen to the chip between but to
+ * its base register, which stays here, as the error registers do. now: guest ns. */
+void lapic_save(struct lapic *l, int64_t now, struct lapic_state *s);
+void lapic_load(struct lapic *l, int64_t now, const struct lapic_state *s);
 
 /* Does LINT0 pass an 8259's interrupt (ExtINT) to the processor? A chip that is off in the base
  * register lets it through as if it were not there.

@@ -5,6 +5,7 @@
 #define DEV_PCI_PCI_H
 
 #include "dev/dev.h"
+#include "mem/iospace.h"
 #include "mem/irq_line.h"
 #include "mem/msi.h"
 
@@ -12,7 +13,6 @@
 #include <stdint.h>
 
 struct err;
-struct io_ops;
 struct iospace;
 struct pci_bus;
 
@@ -48,6 +48,7 @@ struct pci_bar {
 	bool io, is64, prefetch;
 	const struct io_ops *ops; /* called like any iospace region */
 	void *dev;		  /* borrowed */
+	struct io_bells bells;	  /* of a memory BAR; base: offset in it */
 	uint64_t at;		  /* where it is mapped; guarded by the bus */
 	bool mapped;
 };

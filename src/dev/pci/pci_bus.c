@@ -74,6 +74,12 @@ static void update_bars(struct pci_func *f)
 			continue;
 		b->at = at;
 		b->mapped = iospace_map(bar_space(f, i), at, b->len, b->ops, b->dev, NULL) == 0;
+		if (b->mapped && b->bells.n) {
+			struct io_bells bells = b->bells;
+
+			bells.base += at;
+			iospace_add_bells(bar_space(f, i), &bells);
+		}
 		if (!b->mapped && trace_on(TRACE_GUEST))
 			trace_print(TRACE_GUEST, "pci %02x.%x: BAR %u does not fit at %#llx",
 				    f->devfn >> 3, f->devfn & 7u, i, (unsigned long long)at);

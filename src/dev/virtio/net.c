@@ -170,6 +170,16 @@ static void on_kick(void *arg, short revents)
 	work(n, kicked);
 }
 
+/* Whoever executes the guest has rung it for the driver, and does not tell for which queue. */
+static void on_bell(void *arg, short revents)
+{
+	struct virtio_net *n = arg;
+	uint64_t count;
+
+	if (read(n->bell_fd, &count, sizeof(count)) >= 0)
+		work(n, BIT(2 * n->max_pairs + 1) - 1);
+}
+
 /* What the transport calls. */
 
 static void config_read(void *dev, unsigned off, void *buf, unsigned len)
@@ -306,8 +316,10 @@ static void net_free(void *dev)
 	struct virtio_net *n = dev;
 
 	evloop_del(n->cfg.loop, &n->watch);
+	evloop_del(n->cfg.loop, &n->bell);
 	vdev_free(n->vdev);
 	own_close(&n->kick_fd);
+	own_close(&n->bell_fd);
 	pthread_mutex_destroy(&n->ask_lock);
 	pthread_mutex_destroy(&n->tx_lock);
 	pthread_mutex_destroy(&n->rx_lock);
@@ -335,13 +347,17 @@ static int plug(struct virtio_net *n, struct err *err)
 		size[q] = DATA_SIZE;
 	size[2 * n->max_pairs] = CTRL_SIZE;
 	n->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (n->kick_fd < 0)
+	cfg.bell_fd = n->bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (n->kick_fd < 0 || n->bell_fd < 0)
 		return err_set(err, errno, "network card");
+	n->bell = (struct ev_watch){ .fd = n->bell_fd, .fn = on_bell, .arg = n };
 	n->watch = (struct ev_watch){ .fd = n->kick_fd, .fn = on_kick, .arg = n };
 
 	int ret = vdev_new_pci(&n->vdev, n->cfg.bus, &cfg, err);
 
-	return ret < 0 ? ret : evloop_add(n->cfg.loop, &n->watch, POLLIN, err);
+	if (ret == 0)
+		ret = evloop_add(n->cfg.loop, &n->watch, POLLIN, err);
+	return ret < 0 ? ret : evloop_add(n->cfg.loop, &n->bell, POLLIN, err);
 }
 
 int virtio_net_new(struct dev *out, struct link_end **link, const struct virtio_net_cfg *cfg,

@@ -86,6 +86,8 @@ struct virtio_net {
 	struct link_end link;
 	unsigned max_pairs;
 	int kick_fd; /* eventfd: look at kicked and asked */
+	int bell_fd; /* the same: look at all queues */
+	struct ev_watch bell;
 	struct ev_watch watch;
 	_Atomic uint64_t kicked; /* bit q: chains may have come on queue q */
 

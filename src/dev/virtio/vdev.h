@@ -57,7 +57,8 @@ struct vdev_cfg {
 	unsigned n_queues;	  /* at most VDEV_MAX_QUEUES */
 	const uint16_t *max_size; /* of each queue: a power of two, at most VIRTQ_MAX_SIZE */
 	const struct vdev_ops *ops;
-	void *dev; /* borrowed */
+	void *dev;   /* borrowed */
+	int bell_fd; /* eventfd that says "notify, of any queue" (mem/iospace.h); -1: none */
 };
 
 /* Put a device on the bus as a modern virtio-pci function with MSI-X, at the first free device

@@ -376,10 +376,15 @@ static int make_func(struct vdev *v, struct err *err)
 		.n = v->cfg.n_queues + 1, .bar = BAR, .table = PART_TABLE, .pba = PART_PENDING
 	};
 
+	struct pci_bar bar = { .len = BAR_BYTES, .is64 = true, .ops = &bar_ops, .dev = v };
+
+	if (v->cfg.bell_fd >= 0)
+		bar.bells = (struct io_bells){ .base = PART_NOTIFY,
+					       .step = NOTIFY_MULTIPLIER,
+					       .n = v->cfg.n_queues,
+					       .fd = v->cfg.bell_fd };
 	pci_func_init(&v->func, &ids);
-	pci_func_bar(
-		&v->func, BAR,
-		&(struct pci_bar){ .len = BAR_BYTES, .is64 = true, .ops = &bar_ops, .dev = v });
+	pci_func_bar(&v->func, BAR, &bar);
 	v->func.reading = on_cfg_reading;
 	v->func.written = on_cfg_written;
 	v->func.dev = v;

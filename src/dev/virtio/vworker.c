@@ -186,6 +186,19 @@ static void on_wake(void *arg, short revents)
 	do_kicks(w);
 }
 
+/* Whoever executes the guest has rung it for the driver, and does not tell for which queue. */
+static void on_bell(void *arg, short revents)
+{
+	struct vworker *w = arg;
+	uint64_t n;
+
+	if (read(w->bell_fd, &n, sizeof(n)) < 0)
+		return;
+	for (unsigned q = 0; q < w->cfg.n_queues; q++)
+		atomic_fetch_or(&w->kicked[q / 64], BIT(q % 64));
+	do_kicks(w);
+}
+
 bool vworker_pop(struct vworker *w, unsigned q, struct virtq_chain *c)
 {
 	int ret = virtq_pop(&w->vq[q], c);
@@ -233,7 +246,7 @@ int vworker_init(struct vworker *w, const struct vworker_cfg *cfg, struct err *e
 				 .dev = w };
 	int ret;
 
-	*w = (struct vworker){ .cfg = *cfg, .wake_fd = -1 };
+	*w = (struct vworker){ .cfg = *cfg, .wake_fd = -1, .bell_fd = -1 };
 	w->vdev_ops = (struct vdev_ops){
 		.id = cfg->id,
 		.class_code = cfg->class_code,
@@ -248,15 +261,19 @@ int vworker_init(struct vworker *w, const struct vworker_cfg *cfg, struct err *e
 	pthread_mutex_init(&w->lock, NULL);
 	w->vq = calloc(cfg->n_queues, sizeof(*w->vq));
 	w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (!w->vq || w->wake_fd < 0) {
+	vdev.bell_fd = w->bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (!w->vq || w->wake_fd < 0 || w->bell_fd < 0) {
 		ret = err_set(err, w->vq ? errno : ENOMEM, "virtio device");
 		vworker_fini(w);
 		return ret;
 	}
 	w->watch = (struct ev_watch){ .fd = w->wake_fd, .fn = on_wake, .arg = w };
+	w->bell = (struct ev_watch){ .fd = w->bell_fd, .fn = on_bell, .arg = w };
 	ret = vdev_new_pci(&w->vdev, cfg->bus, &vdev, err);
 	if (ret == 0)
 		ret = evloop_add(cfg->loop, &w->watch, POLLIN, err);
+	if (ret == 0)
+		ret = evloop_add(cfg->loop, &w->bell, POLLIN, err);
 	if (ret < 0)
 		vworker_fini(w);
 	return ret;
@@ -267,10 +284,13 @@ void vworker_fini(struct vworker *w)
 	if (!w->cfg.loop)
 		return;
 	evloop_del(w->cfg.loop, &w->watch);
+	evloop_del(w->cfg.loop, &w->bell);
 	vdev_free(w->vdev);
 	if (w->wake_fd >= 0)
 		close(w->wake_fd);
+	if (w->bell_fd >= 0)
+		close(w->bell_fd);
 	free(w->vq);
 	pthread_mutex_destroy(&w->lock);
-	*w = (struct vworker){ .wake_fd = -1 };
+	*w = (struct vworker){ .wake_fd = -1, .bell_fd = -1 };
 }

@@ -48,8 +48,8 @@ struct vworker {
 	struct vdev *vdev; /* owned */
 	struct virtq *vq;  /* n_queues; owned; the loop's thread's */
 	bool running;	   /* between started and stopped; the loop's thread's */
-	struct ev_watch watch;
-	int wake_fd; /* eventfd; owned */
+	struct ev_watch watch, bell;
+	int wake_fd, bell_fd; /* eventfds; owned */
 
 	pthread_mutex_t lock; /* guards the rest: what the loop has been asked to do */
 	bool start, stop;

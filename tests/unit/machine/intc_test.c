@@ -7,6 +7,7 @@
 #include "host/timer.h"
 #include "machine/memmap.h"
 #include "mem/iospace.h"
+#include "mem/lapic_state.h"
 
 #include <stdlib.h>
 #include <time.h>
@@ -54,6 +55,7 @@ static void rig_up(struct rig *r)
 					      .pio = r->pio,
 					      .mmio = r->mmio,
 					      .phys_bits = 40,
+					      .apic_tick_ns = 40,
 					      .tsc_khz = host_tsc_khz() },
 			  NULL),
 		 0);
@@ -295,9 +297,131 @@ TEST(the_apic_page_follows_its_base_register)
 	rig_down(&r);
 }
 
+/* --- Who borrows the local APICs --- */
+
+static struct borrower {
+	struct lapic_state s[2];
+	unsigned n_loads, n_sent, n_watched;
+	struct lapic_route sent;
+	bool refuses;
+} borrower;
+
+static void borrow(void *host, unsigned index, const struct lapic_state *s)
+{
+	struct borrower *b = host;
+
+	b->s[index] = *s;
+	b->n_loads++;
+}
+
+static void bring_back(void *host, unsigned index, struct lapic_state *s)
+{
+	*s = ((struct borrower *)host)->s[index];
+}
+
+static bool borrower_sends(void *host, uint64_t addr, uint32_t data)
+{
+	struct borrower *b = host;
+
+	b->sent = (struct lapic_route){ addr, data };
+	b->n_sent++;
+	return !b->refuses;
+}
+
+static void borrower_watches(void *host, const struct lapic_route *route, unsigned n)
+{
+	struct borrower *b = host;
+
+	b->n_watched = 0;
+	for (unsigned i = 0; i < n; i++)
+		b->n_watched += route[i].addr != 0;
+}
+
+static const struct lapic_host borrower_ops = {
+	.load = borrow, .save = bring_back, .send = borrower_sends, .watch = borrower_watches
+};
+
+static bool lend(struct rig *r)
+{
+	borrower = (struct borrower){ 0 };
+	return r->c[0]->apic_ops->lend(r->c[0]->apic, &borrower_ops, &borrower);
+}
+
+TEST(messages_go_to_who_has_the_local_apics)
+{
+	struct rig r;
+
+	rig_up(&r);
+	redirect(&r, 18, 0x8000 | 0x55, 1u << 24);
+	CHECK(lend(&r));
+	CHECK_EQ(borrower.n_loads, 2);
+	CHECK_EQ(borrower.n_watched, 1);
+	struct irq_line l = intc_gsi_line(r.ic, 18);
+	struct msi_sink msi = intc_msi(r.ic);
+
+	l.set(l.to, l.pin, true);
+	CHECK_EQ(borrower.sent.addr, 0xfee01000);
+	CHECK_EQ(borrower.sent.data, 0x8055);
+	CHECK_EQ(borrower.n_sent, 1);
+	l.set(l.to, l.pin, true);
+	CHECK_EQ(borrower.n_sent, 1);
+	r.c[1]->apic_ops->ended(r.c[1]->apic, 0x55);
+	CHECK_EQ(borrower.n_sent, 2);
+	msi.send(msi.to, 0xfee00000, 0x61);
+	CHECK_EQ(borrower.sent.data, 0x61);
+	msi.send(msi.to, 0xfee00000, 0x261); /* SMI */
+	CHECK_EQ(borrower.n_sent, 3);
+	CHECK(!r.c[0]->apic_ops->pending(r.c[0]->apic));
+	/* It comes back with what it got. */
+	borrower.s[1].reg[0x22] = 1u << 0x15;
+	r.c[0]->apic_ops->take_back(r.c[0]->apic);
+	CHECK_EQ(ack(&r, 1), 0x55);
+	msi.send(msi.to, 0xfee00000, 0x61);
+	CHECK_EQ(borrower.n_sent, 3);
+	CHECK_EQ(ack(&r, 0), 0x61);
+	rig_down(&r);
+}
+
+TEST(a_level_that_nobody_takes_is_offered_again)
+{
+	struct rig r;
+
+	rig_up(&r);
+	redirect(&r, 18, 0x8000 | 0x55, 0);
+	CHECK(lend(&r));
+	borrower.refuses = true;
+	struct irq_line l = intc_gsi_line(r.ic, 18);
+
+	l.set(l.to, l.pin, true);
+	borrower.refuses = false;
+	l.set(l.to, l.pin, true);
+	CHECK_EQ(borrower.n_sent, 2);
+	l.set(l.to, l.pin, true);
+	CHECK_EQ(borrower.n_sent, 2);
+	r.c[0]->apic_ops->take_back(r.c[0]->apic);
+	rig_down(&r);
+}
+
+TEST(a_start_up_that_waits_is_served_before_the_local_apics_go)
+{
+	struct rig r;
+
+	rig_up(&r);
+	apic_write(&r, 0, 0x310, 1u << 24);
+	apic_write(&r, 0, 0x300, 0x0000c500);
+	CHECK(!lend(&r));
+	CHECK_EQ(borrower.n_loads, 0);
+	r.c[1]->kick = 0;
+	CHECK(lend(&r));
+	r.c[0]->apic_ops->take_back(r.c[0]->apic);
+	rig_down(&r);
+}
+
 TESTS(T(the_8259s_interrupt_the_boot_processor_after_reset), T(the_pit_is_on_pin_2_of_the_io_apic),
       T(a_level_comes_again_after_its_eoi), T(messages_reach_the_vcpu_they_name),
       T(init_and_start_up_kick_the_target), T(shorthands_include_and_leave_out_the_sender),
       T(cr8_holds_interrupts_back), T(the_counting_timer_interrupts),
       T(a_count_that_is_over_before_the_write_returns_interrupts),
-      T(the_deadline_timer_interrupts_and_shows_zero), T(the_apic_page_follows_its_base_register))
+      T(the_deadline_timer_interrupts_and_shows_zero), T(the_apic_page_follows_its_base_register),
+      T(messages_go_to_who_has_the_local_apics), T(a_level_that_nobody_takes_is_offered_again),
+      T(a_start_up_that_waits_is_served_before_the_local_apics_go))

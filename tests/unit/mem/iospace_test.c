@@ -154,6 +154,40 @@ static void *move(void *arg)
 	return NULL;
 }
 
+static int n_here;
+
+static void count_bells(void *arg, const struct io_bells *b, bool here)
+{
+	n_here += here ? (int)b->n : -(int)b->n;
+	CHECK_EQ(b->base, 0x1100);
+}
+
+TEST(doorbells_are_told_while_their_region_is_there)
+{
+	static const struct io_ops none = { .max = 4 };
+	struct iospace *s = iospace_new(0x10000);
+	struct io_bells b = { .base = 0x1100, .step = 4, .n = 3 };
+
+	n_here = 0;
+	iospace_map(s, 0x1000, 0x1000, &none, NULL, NULL);
+	iospace_map(s, 0x2000, 0x1000, &none, NULL, NULL);
+	iospace_add_bells(s, &b);
+	iospace_watch_bells(s, count_bells, NULL);
+	CHECK_EQ(n_here, 3);
+	iospace_unmap(s, 0x2000);
+	CHECK_EQ(n_here, 3);
+	iospace_unmap(s, 0x1000);
+	CHECK_EQ(n_here, 0);
+	iospace_map(s, 0x1000, 0x1000, &none, NULL, NULL);
+	for (unsigned i = 0; i < IO_MAX_BELLS + 1; i++)
+		iospace_add_bells(s, &b);
+	CHECK_EQ(n_here, 3 * IO_MAX_BELLS);
+	iospace_watch_bells(s, NULL, NULL);
+	iospace_unmap(s, 0x1000);
+	CHECK_EQ(n_here, 3 * IO_MAX_BELLS);
+	iospace_free(s);
+}
+
 static uint64_t constant_read(void *dev, uint64_t off, unsigned size)
 {
 	return 0x5a;
@@ -178,4 +212,5 @@ TEST(readers_see_whole_regions_while_others_move)
 TESTS(T(an_access_reaches_the_region_with_its_offset), T(nothing_reads_as_ones),
       T(wide_accesses_are_split_low_address_first), T(an_access_across_an_end_is_split_there),
       T(overlaps_and_overruns_are_refused), T(a_full_space_says_so),
-      T(unmap_undoes_the_map_that_starts_there), T(readers_see_whole_regions_while_others_move))
+      T(unmap_undoes_the_map_that_starts_there), T(readers_see_whole_regions_while_others_move),
+      T(doorbells_are_told_while_their_region_is_there))

@@ -74,7 +74,7 @@ static struct {
 static u64 events;
 static volatile u64 irqs, answered;
 static volatile u32 ap_up;
-static bool x2apic, pv_clock, pv_eoi, pv_ipi;
+static bool x2apic, pv_clock, pv_eoi, pv_ipi, is_amd;
 static volatile struct pvclock_vcpu_time_info clock __attribute__((aligned(64)));
 static u64 low_pages[1024] __attribute__((aligned(4096)));
 static u64 fault_tables[3][512] __attribute__((aligned(4096)));
@@ -366,6 +366,8 @@ static void look_around(void)
 {
 	u32 r[4];
 
+	cpuid(0, r);
+	is_amd = r[1] == 0x68747541;
 	cpuid(1, r);
 	x2apic = r[2] >> 21 & 1;
 	cpuid(0x40000000, r);
@@ -500,11 +502,19 @@ static void send_other(void)
 		apic_send(1, VECTOR_OTHER);
 		return;
 	}
-	__asm__ volatile("vmcall"
-			 : "=a"(ret)
-			 : "a"(KVM_HC_SEND_IPI), "b"(2ull), "c"(0ull), "d"(0ull),
-			   "S"((u64)VECTOR_OTHER)
-			 : "memory");
+	/* KVM takes the processor's own instruction alone. */
+	if (is_amd)
+		__asm__ volatile("vmmcall"
+				 : "=a"(ret)
+				 : "a"(KVM_HC_SEND_IPI), "b"(2ull), "c"(0ull), "d"(0ull),
+				   "S"((u64)VECTOR_OTHER)
+				 : "memory");
+	else
+		__asm__ volatile("vmcall"
+				 : "=a"(ret)
+				 : "a"(KVM_HC_SEND_IPI), "b"(2ull), "c"(0ull), "d"(0ull),
+				   "S"((u64)VECTOR_OTHER)
+				 : "memory");
 }
 
 static u64 other_ipis(u64 n)

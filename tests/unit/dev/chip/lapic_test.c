@@ -1,6 +1,7 @@
 #include "dev/chip/lapic.h"
 
 #include "check.h"
+#include "mem/lapic_state.h"
 
 static struct lapic_out out;
 
@@ -8,7 +9,7 @@ static struct lapic on(uint32_t id)
 {
 	struct lapic l;
 
-	lapic_reset(&l, id, id == 0, 46);
+	lapic_reset(&l, id, id == 0, 46, 40);
 	lapic_write(&l, LAPIC_SVR, 0x1ff, 0, &out);
 	return l;
 }
@@ -25,10 +26,10 @@ TEST(reset_values_are_the_manuals)
 {
 	struct lapic l;
 
-	lapic_reset(&l, 3, false, 46);
+	lapic_reset(&l, 3, false, 46, 40);
 	CHECK_EQ(l.base, 0xfee00800);
 	CHECK_EQ(lapic_read(&l, LAPIC_ID, 0), 3 << 24);
-	CHECK_EQ(lapic_read(&l, LAPIC_VERSION, 0), 0x50014);
+	CHECK_EQ(lapic_read(&l, LAPIC_VERSION, 0), 0x1050014);
 	CHECK_EQ(lapic_read(&l, LAPIC_DFR, 0), 0xffffffff);
 	CHECK_EQ(lapic_read(&l, LAPIC_SVR, 0), 0xff);
 	CHECK_EQ(lapic_read(&l, LAPIC_LVT_TIMER, 0), 0x10000);
@@ -38,7 +39,7 @@ TEST(interrupts_are_taken_only_while_software_enabled)
 {
 	struct lapic l;
 
-	lapic_reset(&l, 0, true, 46);
+	lapic_reset(&l, 0, true, 46, 40);
 	CHECK(!lapic_accept(&l, 0x40, false));
 	CHECK_EQ(lapic_pending(&l), -1);
 	lapic_write(&l, LAPIC_SVR, 0x1ff, 0, &out);
@@ -90,6 +91,13 @@ TEST(eoi_of_a_level_vector_is_broadcast)
 	lapic_ack(&l);
 	lapic_write(&l, LAPIC_EOI, 0, 0, &out);
 	CHECK(!out.eoi);
+	/* Software may want to tell the I/O APIC itself. */
+	lapic_write(&l, LAPIC_SVR, SVR_ENABLE | SVR_NO_EOI_BROADCAST | 0xff, 0, &out);
+	lapic_accept(&l, 0x45, true);
+	lapic_ack(&l);
+	lapic_write(&l, LAPIC_EOI, 0, 0, &out);
+	CHECK(!out.eoi);
+	CHECK_EQ(lapic_pending(&l), -1);
 }
 
 TEST(low_vectors_are_errors)
@@ -309,6 +317,53 @@ TEST(init_keeps_id_and_base_only)
 	CHECK(!lapic_is_on(&l));
 }
 
+TEST(what_is_handed_over_comes_back)
+{
+	struct lapic l = on(3), was;
+	struct lapic_state s;
+
+	lapic_accept(&l, 0x45, true);
+	lapic_ack(&l);
+	lapic_accept(&l, 0x51, false);
+	lapic_write(&l, LAPIC_TPR, 0x27, 0, &out);
+	lapic_write(&l, LAPIC_DIVIDE, 0xb, 0, &out);
+	lapic_write(&l, LAPIC_LVT_TIMER, 0x20080, 0, &out);
+	lapic_write(&l, LAPIC_ICOUNT, 1000, 1000, &out);
+	was = l;
+	lapic_save(&l, 21000, &s);
+	CHECK_EQ(s.reg[LAPIC_ID], 3u << 24);
+	CHECK_EQ(s.reg[LAPIC_CCOUNT], 500);
+	CHECK_EQ(s.reg[LAPIC_ISR + 2], 1 << 5);
+	/* The count has gone on meanwhile. */
+	s.reg[LAPIC_CCOUNT] = 100;
+	lapic_load(&l, 37000, &s);
+	CHECK_EQ(lapic_timer_next(&l, 37000), 41000);
+	CHECK_MEM(&l, &was, sizeof(l));
+}
+
+TEST(a_timer_that_has_run_out_is_handed_over_without_its_count)
+{
+	struct lapic l = on(0);
+	struct lapic_state s;
+
+	lapic_write(&l, LAPIC_DIVIDE, 0xb, 0, &out);
+	lapic_write(&l, LAPIC_LVT_TIMER, 0x80, 0, &out);
+	lapic_write(&l, LAPIC_ICOUNT, 1000, 0, &out);
+	lapic_save(&l, 50000, &s);
+	CHECK_EQ(s.reg[LAPIC_ICOUNT], 0);
+	lapic_load(&l, 60000, &s);
+	CHECK_EQ(lapic_read(&l, LAPIC_ICOUNT, 60000), 1000);
+	CHECK_EQ(lapic_read(&l, LAPIC_CCOUNT, 60000), 0);
+	CHECK_EQ(lapic_timer_next(&l, 60000), INT64_MAX);
+	/* One that was stopped where it was handed to is none. */
+	lapic_write(&l, LAPIC_ICOUNT, 1000, 60000, &out);
+	lapic_save(&l, 60000, &s);
+	CHECK_EQ(s.reg[LAPIC_ICOUNT], 1000);
+	s.reg[LAPIC_ICOUNT] = s.reg[LAPIC_CCOUNT] = 0;
+	lapic_load(&l, 61000, &s);
+	CHECK_EQ(lapic_read(&l, LAPIC_ICOUNT, 61000), 0);
+}
+
 TESTS(T(reset_values_are_the_manuals), T(interrupts_are_taken_only_while_software_enabled),
       T(the_highest_vector_comes_first_and_blocks_its_class),
       T(task_priority_holds_back_lower_classes), T(eoi_of_a_level_vector_is_broadcast),
@@ -321,4 +376,5 @@ TESTS(T(reset_values_are_the_manuals), T(interrupts_are_taken_only_while_softwar
       T(mode_transitions_follow_the_state_diagram), T(a_one_shot_timer_counts_down_and_stops),
       T(a_periodic_timer_goes_on), T(a_masked_timer_expires_silently),
       T(the_deadline_is_kept_in_its_mode_only), T(software_disable_masks_the_local_vectors),
-      T(init_keeps_id_and_base_only))
+      T(init_keeps_id_and_base_only), T(what_is_handed_over_comes_back),
+      T(a_timer_that_has_run_out_is_handed_over_without_its_count))
