@@ -56,7 +56,7 @@ _cleave()
 		words='--json --help'
 	elif [[ ${COMP_WORDS[1]} == @(stop|console|ssh|ctl) ]]; then
 		words=$(cleave ps 2>/dev/null | awk 'NR > 1 { print $1 }')
-		[[ ${COMP_WORDS[1]} == ctl ]] && words+=' status engine pause continue reset --json --help'
+		[[ ${COMP_WORDS[1]} == ctl ]] && words+=' status engine pause continue reset resize balloon --json --help'
 		[[ ${COMP_WORDS[1]} == stop ]] && words+=' --timeout --force --help'
 	elif [[ ${COMP_WORDS[1]} == run ]]; then
 		case $prev in

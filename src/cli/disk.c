@@ -48,7 +48,9 @@ int disk_create(const struct disk_args *a, struct err *err)
 	int ret = 0;
 
 	if (a->format && !blk_format_parse(a->format, &format))
-		return err_say(err, EINVAL, "--format: '%s' is not raw or qcow2", a->format);
+		return err_say(err, EINVAL,
+			       "--format: '%s' is not raw or qcow2, as in --format qcow2",
+			       a->format);
 	if (a->backing_file &&
 	    (!a->backing_format || !blk_format_parse(a->backing_format, &ignored)))
 		return err_say(err, EINVAL,

@@ -173,7 +173,7 @@ int disk_convert(const struct disk_args *a, struct err *err)
 	int ret = disk_source_format(a, a->file[0], &how.format, err);
 
 	if (ret == 0 && a->to && !blk_format_parse(a->to, &to))
-		ret = err_say(err, EINVAL, "--to: '%s' is not raw or qcow2", a->to);
+		ret = err_say(err, EINVAL, "--to: '%s' is not raw or qcow2, as in --to raw", a->to);
 	if (ret == 0 && how.format == BLK_RAW && a->snapshot)
 		ret = err_say(err, EINVAL, "--snapshot: only qcow2 images have snapshots");
 	if (ret == 0)

@@ -18,7 +18,9 @@ int disk_source_format(const struct disk_args *a, const char *path, enum blk_for
 {
 	*format = BLK_RAW;
 	if (a->format && !blk_format_parse(a->format, format))
-		return err_say(err, EINVAL, "--format: '%s' is not raw or qcow2", a->format);
+		return err_say(err, EINVAL,
+			       "--format: '%s' is not raw or qcow2, as in --format qcow2",
+			       a->format);
 	if (!a->format && qcow2_has_magic(path))
 		return err_say(err, EINVAL,
 			       "%s looks like qcow2: say --format qcow2, or --format raw to take "
@@ -128,17 +130,21 @@ static int parse_options(const struct disk_args *a, struct qcow2_options *o, str
 
 	if (a->cluster_size && (parse_bytes(a->cluster_size, &cluster) < 0 ||
 				cluster & (cluster - 1) || cluster < 512 || cluster > 2 * MiB))
-		return err_say(err, EINVAL,
-			       "--cluster-size: '%s' is not a power of two from 512 to 2M",
-			       a->cluster_size);
+		return err_say(
+			err, EINVAL,
+			"--cluster-size: '%s' is not a power of two from 512 to 2M, as in --cluster-size 64K",
+			a->cluster_size);
 	o->cluster_bits = (unsigned)__builtin_ctzll(cluster);
 	o->version = 3;
 	if (a->compat && parse_number(a->compat, 2, 3, &o->version) < 0)
-		return err_say(err, EINVAL, "--compat: '%s' is not 2 or 3", a->compat);
+		return err_say(err, EINVAL, "--compat: '%s' is not 2 or 3, as in --compat 3",
+			       a->compat);
 	o->refcount_bits = 16;
 	if (a->refcount_bits && parse_number(a->refcount_bits, 1, 64, &n) < 0)
-		return err_say(err, EINVAL, "--refcount-bits: '%s' is not a number from 1 to 64",
-			       a->refcount_bits);
+		return err_say(
+			err, EINVAL,
+			"--refcount-bits: '%s' is not a number from 1 to 64, as in --refcount-bits 16",
+			a->refcount_bits);
 	if (a->refcount_bits)
 		o->refcount_bits = n;
 	o->backing = a->backing_file;

@@ -17,7 +17,7 @@ void help_general(void)
 	      "  image     build guest images, list and remove them\n"
 	      "  disk      make disk images, look at them, check, copy and resize them\n"
 	      "  ps        list the machines that run\n"
-	      "  ctl       move a running machine to another engine, pause it, reset it\n"
+	      "  ctl       move a running machine to another engine, pause it, resize its disks\n"
 	      "  stop      switch a machine off\n"
 	      "  console   sit down at a machine's serial console\n"
 	      "  ssh       log in to a machine\n"
@@ -209,7 +209,7 @@ static void help_stop(void)
 
 static void help_ctl(void)
 {
-	fputs("usage: cleave ctl NAME COMMAND [VALUE] [--json]\n"
+	fputs("usage: cleave ctl NAME COMMAND [VALUE...] [--json]\n"
 	      "\n"
 	      "Tells the running machine NAME something.\n"
 	      "\n"
@@ -219,12 +219,16 @@ static void help_ctl(void)
 	      "  pause            stop its CPUs and its clock\n"
 	      "  continue         let them run again\n"
 	      "  reset            press its reset button\n"
+	      "  resize DISK SIZE make a disk larger, also by +SIZE. DISK is vda, vdb ... in the\n"
+	      "                   order in which the machine got them\n"
+	      "  balloon SIZE     ask the guest for so much of its memory (with run --balloon)\n"
 	      "\n"
 	      "  --json           print the answer as it came (docs/control.md)\n"
 	      "\n"
 	      "Examples:\n"
 	      "  cleave ctl web engine interp\n"
-	      "  cleave ctl web status\n",
+	      "  cleave ctl web status\n"
+	      "  cleave ctl web resize vda +10G     then resize2fs /dev/vda in the guest\n",
 	      stdout);
 }
 

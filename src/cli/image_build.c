@@ -178,11 +178,23 @@ static _Noreturn void become_mmdebstrap(const struct build *b, char **argv, int 
 	_exit(127);
 }
 
+/* An argument for each line. */
+static void put_lines(FILE *f, const char *before, const char *lines)
+{
+	while (*lines) {
+		size_t len = strcspn(lines, "\n");
+
+		fputc(0, f);
+		fputs(before, f);
+		fwrite(lines, 1, len, f);
+		lines += len + (lines[len] == '\n');
+	}
+}
+
 /* The arguments, as one text: each ends with a zero byte. */
 static int put_arguments(const struct build *b, FILE *f)
 {
 	const struct image_order *o = b->order;
-	const char *rest;
 
 	fputs("mmdebstrap", f);
 	fprintf(f, "%c--mode=unshare%c--variant=minbase%c--format=null", 0, 0, 0);
@@ -190,11 +202,9 @@ static int put_arguments(const struct build *b, FILE *f)
 	fprintf(f, "%c--dpkgopt=force-unsafe-io%c--include=%s", 0, 0, packages);
 	for (unsigned i = 0; i < o->n_packages; i++)
 		fprintf(f, ",%s", o->package[i]);
-	for (rest = b->sources.build_conf; *rest; rest += strcspn(rest, "\n") + 1)
-		fprintf(f, "%c--aptopt=%.*s", 0, (int)strcspn(rest, "\n"), rest);
+	put_lines(f, "--aptopt=", b->sources.build_conf);
 	fprintf(f, "%c--customize-hook=%s%c" RELEASE "%c/dev/null", 0, image_debian_script, 0, 0);
-	for (rest = b->sources.sources; *rest; rest += strcspn(rest, "\n") + 1)
-		fprintf(f, "%c%.*s", 0, (int)strcspn(rest, "\n"), rest);
+	put_lines(f, "", b->sources.sources);
 	fputc(0, f);
 	return ferror(f) ? -ENOMEM : 0;
 }

@@ -113,9 +113,9 @@ static int parse_word(struct nic_config *nic, const char *word, struct err *err)
 			return 0;
 		}
 	}
-	return err_say(err, EINVAL,
-		       "'%s' is nothing that a %s network has; see `cleave run --help`", word,
-		       nic->kind == NIC_USER ? "user" : "tap");
+	return err_say(err, EINVAL, "'%s' is nothing that a %s network has, as in --net %s", word,
+		       nic->kind == NIC_USER ? "user" : "tap",
+		       nic->kind == NIC_USER ? "user,restrict" : "tap=tap0,mac=52:54:00:12:34:56");
 }
 
 int parse_net(struct nic_config *nic, const char *text, struct err *err)

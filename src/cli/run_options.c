@@ -179,7 +179,10 @@ static int set_virtio_console(struct run_options *o, const char *val, struct err
 	while ((word = next_word(&rest))) {
 		p->name = value_of(word, "name");
 		if (!p->name)
-			return err_say(err, EINVAL, "'%s' is not name=NAME", word);
+			return err_say(err, EINVAL,
+				       "'%s' is not name=NAME, as in "
+				       "--virtio-console pty,name=org.example.agent",
+				       word);
 	}
 	o->cfg.n_ports++;
 	return 0;
@@ -221,9 +224,11 @@ static int set_vsock(struct run_options *o, const char *val, struct err *err)
 		if (path)
 			v->path = path;
 		else if (!cid || parse_number(cid, 3, UINT_MAX - 1, &v->cid) < 0)
-			return err_say(err, EINVAL,
-				       "'%s' is neither cid=N (3 to 4294967294) nor path=SOCKET",
-				       word);
+			return err_say(
+				err, EINVAL,
+				"'%s' is neither cid=N (3 to 4294967294) nor path=SOCKET, as in "
+				"--vsock cid=3,path=/tmp/vm.sock",
+				word);
 	}
 	if (!v->cid || !v->path)
 		return err_say(err, EINVAL,
@@ -375,42 +380,42 @@ static int set_help(struct run_options *o, const char *val, struct err *err)
 
 static const struct {
 	const char *name;
-	bool has_value;
+	const char *example; /* of its value; NULL: it has none */
 	int (*set)(struct run_options *o, const char *val, struct err *err);
 } option_table[] = {
-	{ "--kernel", true, set_kernel },
-	{ "--initrd", true, set_initrd },
-	{ "--append", true, set_append },
-	{ "--memory", true, set_memory },
-	{ "--cpus", true, set_cpus },
-	{ "--cpu", true, set_cpu },
-	{ "--engine", true, set_engine },
-	{ "--engine-dwell", true, set_engine_dwell },
-	{ "--pv", true, set_pv },
-	{ "--gdb", true, set_gdb },
-	{ "--gdb-wait", false, set_gdb_wait },
-	{ "--console", true, set_console },
-	{ "--virtio-console", true, set_virtio_console },
-	{ "--balloon", true, set_balloon },
-	{ "--vsock", true, set_vsock },
-	{ "--disk", true, set_disk },
-	{ "--on-io-error", true, set_on_io_error },
-	{ "--name", true, set_name },
-	{ "--keep", false, set_keep },
-	{ "--ssh-key", true, set_ssh_key },
-	{ "--hostname", true, set_hostname },
-	{ "--user-data", true, set_user_data },
-	{ "--net", true, set_net },
-	{ "--sandbox", true, set_sandbox },
-	{ "--debug-exit", false, set_debug_exit },
-	{ "--no-reboot", false, set_no_reboot },
-	{ "--stats", false, set_stats },
-	{ "--icount", false, set_icount },
-	{ "--icount-hash", true, set_icount_hash },
-	{ "--log", true, set_log },
-	{ "--trace", true, set_trace },
-	{ "--help", false, set_help },
-	{ "-h", false, set_help },
+	{ "--kernel", "vmlinuz", set_kernel },
+	{ "--initrd", "initrd.img", set_initrd },
+	{ "--append", "'console=ttyS0'", set_append },
+	{ "--memory", "512M", set_memory },
+	{ "--cpus", "2", set_cpus },
+	{ "--cpu", "x86-64-v3,-avx2", set_cpu },
+	{ "--engine", "dbt", set_engine },
+	{ "--engine-dwell", "5,interp,dbt", set_engine_dwell },
+	{ "--pv", "off", set_pv },
+	{ "--gdb", "tcp:127.0.0.1:1234", set_gdb },
+	{ "--gdb-wait", NULL, set_gdb_wait },
+	{ "--console", "file=boot.log", set_console },
+	{ "--virtio-console", "pty,name=org.example.agent", set_virtio_console },
+	{ "--balloon", "128M", set_balloon },
+	{ "--vsock", "cid=3,path=/tmp/vm.sock", set_vsock },
+	{ "--disk", "disk.qcow2,format=qcow2", set_disk },
+	{ "--on-io-error", "stop", set_on_io_error },
+	{ "--name", "web", set_name },
+	{ "--keep", NULL, set_keep },
+	{ "--ssh-key", "id_ed25519.pub", set_ssh_key },
+	{ "--hostname", "web1", set_hostname },
+	{ "--user-data", "user-data", set_user_data },
+	{ "--net", "user,forward=127.0.0.1:2222:22", set_net },
+	{ "--sandbox", "off", set_sandbox },
+	{ "--debug-exit", NULL, set_debug_exit },
+	{ "--no-reboot", NULL, set_no_reboot },
+	{ "--stats", NULL, set_stats },
+	{ "--icount", NULL, set_icount },
+	{ "--icount-hash", "1000000", set_icount_hash },
+	{ "--log", "info", set_log },
+	{ "--trace", "exc,int", set_trace },
+	{ "--help", NULL, set_help },
+	{ "-h", NULL, set_help },
 };
 
 /* Take the option at argv[*i], and its value: "--name value" or "--name=value". */
@@ -424,11 +429,11 @@ static int take_option(struct run_options *o, int argc, char **argv, int *i, str
 
 		if (strlen(name) != len || memcmp(name, arg, len) != 0)
 			continue;
-		if (option_table[k].has_value) {
+		if (option_table[k].example) {
 			val = arg[len] ? arg + len + 1 : ++*i < argc ? argv[*i] : NULL;
 			if (!val)
-				return err_say(err, EINVAL,
-					       "%s needs a value; see `cleave run --help`", name);
+				return err_say(err, EINVAL, "%s needs a value, as in %s %s", name,
+					       name, option_table[k].example);
 		} else if (arg[len]) {
 			return err_say(err, EINVAL, "%s takes no value", name);
 		}

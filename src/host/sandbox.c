@@ -218,6 +218,11 @@ static int filter(const struct sandbox_cfg *cfg, struct err *err)
 
 int sandbox_enter(const struct sandbox_cfg *cfg, bool *landlocked, struct err *err)
 {
+#ifdef INSTRUMENTED
+	/* What watches the program needs memory, files and calls of its own. */
+	*landlocked = false;
+	return 0;
+#endif
 	int ret = sandbox_limit(RLIMIT_CORE, 0, err);
 
 	if (ret == 0)

@@ -23,12 +23,12 @@ struct sandbox_cfg {
 	uint64_t max_data_bytes; /* RLIMIT_DATA; 0: as it is */
 };
 
-/* In this order: no core files, limits, no capabilities, no new privileges, no file system by
- * Landlock where the kernel has it, and the filter: what is not in calls fails with EPERM, and what
- * only an attacker would try (execve, ptrace, mount, other processes' memory ...) kills the
- * process. No executable memory. The process is not dumpable afterwards. Single-threaded callers
- * only. landlocked says whether Landlock is on. Errors: the host's; the process is then half shut
- * in and should end.
+/* Does nothing in programs that a sanitizer or coverage watches. In this order: no core files,
+ * limits, no capabilities, no new privileges, no file system by Landlock where the kernel has it,
+ * and the filter: what is not in calls fails with EPERM, and what only an attacker would try
+ * (execve, ptrace, mount, other processes' memory ...) kills the process. No executable memory. The
+ * process is not dumpable afterwards. Single-threaded callers only. landlocked says whether
+ * Landlock is on. Errors: the host's; the process is then half shut in and should end.
  */
 int sandbox_enter(const struct sandbox_cfg *cfg, bool *landlocked, struct err *err);
 

@@ -682,7 +682,13 @@ int machine_move_engine(struct machine *m, const char *engine, struct machine_mo
 	if (e == &engine_kvm && !m->for_kvm)
 		return err_say(err, EINVAL,
 			       "this machine was not made for KVM; start it with --engine kvm");
-	return mover_ask(&m->mover, e, &m->asked, out, err);
+
+	int ret = mover_ask(&m->mover, e, &m->asked, out, err);
+
+	/* As at the start: what this host lacks for one engine, another does without. */
+	while (ret == -ENOTSUP && is_auto(engine) && (e = engine_after(e)))
+		ret = mover_ask(&m->mover, e, &m->asked, out, err);
+	return ret;
 }
 
 void machine_power_button(struct machine *m)

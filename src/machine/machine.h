@@ -137,6 +137,14 @@ struct machine_move {
 int machine_move_engine(struct machine *m, const char *engine, struct machine_move *out,
 			struct err *err);
 
+/* Make the guest's disk, by its index in the configuration, larger, and tell the guest. Waits, but
+ * not on a vCPU's thread nor the main one. -ENOENT: there is no such disk; what virtio_blk_resize
+ * says.
+ */
+int machine_resize_disk(struct machine *m, unsigned index, uint64_t bytes, struct err *err);
+/* How large that disk is now, bytes; 0: there is none. Any thread. */
+uint64_t machine_disk_bytes(const struct machine *m, unsigned index);
+
 /* Press the power button (ACPI). Any thread. */
 void machine_power_button(struct machine *m);
 

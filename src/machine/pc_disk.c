@@ -84,6 +84,18 @@ int pc_add_disks(struct machine *m, struct err *err)
 	return 0;
 }
 
+uint64_t machine_disk_bytes(const struct machine *m, unsigned index)
+{
+	return index < m->n_disks ? virtio_blk_bytes(m->disk[index]) : 0;
+}
+
+int machine_resize_disk(struct machine *m, unsigned index, uint64_t bytes, struct err *err)
+{
+	if (index >= m->n_disks)
+		return err_say(err, ENOENT, "the machine has no such disk");
+	return virtio_blk_resize(m->disk[index], bytes, err);
+}
+
 void pc_retry_disks(struct machine *m)
 {
 	for (unsigned i = 0; i < m->n_disks; i++)

@@ -55,7 +55,7 @@ static uint64_t clock_ns(clockid_t clock)
 /* RAM that the guest named; NULL if there is none. */
 static void *ram(const struct vcpu *c, gpa_t gpa, uint64_t len)
 {
-	bool rom;
+	bool rom = false; /* it is not said of what is not there */
 	void *p = physmap_host(c->pm, gpa, len, &rom);
 
 	return rom ? NULL : p;
@@ -85,27 +85,30 @@ static uint64_t system_time(const struct pv *pv, const struct vcpu *c)
 	return (uint64_t)((unsigned __int128)ticks * pv->mul >> 32);
 }
 
+/* The place is a multiple of 4 (KVM API, MSR_KVM_SYSTEM_TIME_NEW); nothing is written to another.
+ */
 static void write_system_time(struct pv_cpu *p)
 {
 	const struct vcpu *c = p->c;
 	gpa_t gpa = c->pv.system_time & ~(uint64_t)KVM_MSR_ENABLED;
-	struct pvclock_vcpu_time_info *to = ram(c, gpa, sizeof(*to));
 	/* A vCPU whose TSC the guest has set has the same time by another count. */
 	uint64_t zero = (uint64_t)(atomic_load(&c->tsc_offset) - atomic_load(&p->pv->origin));
-	uint32_t version;
+	struct pvclock_vcpu_time_info t = { .tsc_timestamp = zero,
+					    .tsc_to_system_mul = p->pv->mul,
+					    .tsc_shift = p->pv->shift,
+					    .flags = zero ? 0 : PVCLOCK_TSC_STABLE };
+	size_t body = offsetof(struct pvclock_vcpu_time_info, tsc_timestamp);
+	uint8_t *to = gpa % 4 ? NULL : ram(c, gpa, sizeof(t));
+	uint32_t *version = (uint32_t *)(void *)to, count;
 
 	if (!(c->pv.system_time & KVM_MSR_ENABLED) || !to)
 		return;
-	version = (__atomic_load_n(&to->version, __ATOMIC_RELAXED) | 1) + 2;
-	__atomic_store_n(&to->version, version, __ATOMIC_RELAXED);
+	count = (__atomic_load_n(version, __ATOMIC_RELAXED) | 1) + 2;
+	__atomic_store_n(version, count, __ATOMIC_RELAXED);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	to->tsc_timestamp = zero;
-	to->system_time = 0;
-	to->tsc_to_system_mul = p->pv->mul;
-	to->tsc_shift = p->pv->shift;
-	to->flags = zero ? 0 : PVCLOCK_TSC_STABLE;
-	__atomic_store_n(&to->version, version + 1, __ATOMIC_RELEASE);
-	physmap_stored_range(c->pm, (uint8_t *)to, sizeof(*to));
+	memcpy(to + body, (const uint8_t *)&t + body, sizeof(t) - body);
+	__atomic_store_n(version, count + 1, __ATOMIC_RELEASE);
+	physmap_stored_range(c->pm, to, sizeof(t));
 }
 
 static void write_wall_clock(struct pv_cpu *p)
@@ -142,6 +145,13 @@ static void write_steal(struct pv_cpu *p, struct kvm_steal_time *to)
 	__atomic_store_n(&to->version, version + 1, __ATOMIC_RELEASE);
 }
 
+/* Say whether the vCPU runs, and what was said until now. Its guest's other vCPUs read and write
+ * this byte meanwhile; that race is the guest's (tests/tsan.supp). */
+static uint8_t set_preempted(struct kvm_steal_time *to, uint8_t value)
+{
+	return __atomic_exchange_n(&to->preempted, value, __ATOMIC_SEQ_CST);
+}
+
 static void on_enter(void *arg)
 {
 	struct pv_cpu *p = arg;
@@ -150,7 +160,7 @@ static void on_enter(void *arg)
 	p->not_ours |= p->c->pv.by_engine;
 	if (!to)
 		return;
-	if (__atomic_exchange_n(&to->preempted, 0, __ATOMIC_SEQ_CST) & KVM_VCPU_FLUSH_TLB)
+	if (set_preempted(to, 0) & KVM_VCPU_FLUSH_TLB)
 		vmem_flush(p->c, true);
 	p->entered_ns = clock_ns(CLOCK_MONOTONIC);
 	if (p->not_ours) {
@@ -196,7 +206,7 @@ static void on_leave(void *arg)
 	if (!to)
 		return;
 	count_inside(p);
-	__atomic_store_n(&to->preempted, KVM_VCPU_PREEMPTED, __ATOMIC_SEQ_CST);
+	set_preempted(to, KVM_VCPU_PREEMPTED);
 	physmap_stored_range(p->c->pm, &to->preempted, 1);
 }
 

@@ -6,6 +6,7 @@ usage: cli_test.py CLEAVE
 import json
 import os
 import pathlib
+import re
 import struct
 import subprocess
 import sys
@@ -96,6 +97,16 @@ with tempfile.TemporaryDirectory() as d:
     refused("--json of build", "image", "build", "--json", names=["--json"], env=store)
     p = run("image", "list", "--json", env=store)
     check("no images", json.loads(p.stdout) == {"images": [], "instances": []}, p.stdout + p.stderr)
+
+    # The option, what is wrong, and an example.
+    valued = set(re.findall(r"^  (--[a-z-]+) \S", run("help", "run").stdout, re.M))
+    check("options with values", len(valued) > 20, valued)
+    for option in sorted(valued):
+        refused(f"{option} without its value", "run", "--kernel", "k", option, names=[option, "as in"])
+    for option, value in (("--cpu", "z80"), ("--cpu", "host,+frob"), ("--vsock", "x"), ("--net", "user,fly"),
+                          ("--net", "tap=t,fly"), ("--virtio-console", "none,x"), ("--balloon", "x"), ("--pv", "x"),
+                          ("--on-io-error", "x"), ("--disk", "x,iops=a"), ("--disk", "x,format=vmdk")):
+        refused(f"{option} {value}", "run", "--kernel", "k", option, value, names=[option, "as in"])
 
     refused("a kernel that is not there", "run", "--kernel", d / "none", names=["none"])
     refused("a folder as kernel", "run", "--kernel", d)

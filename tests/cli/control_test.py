@@ -90,7 +90,12 @@ with tempfile.TemporaryDirectory() as d:
     p = run("run", "--kernel", KERNEL, "--name", "../x")
     check("a bad name", p.returncode == 1 and "--name" in p.stderr, p.stderr)
 
-    m = Machine("--name", "web")
+    for name, size in ("raw", 2), ("ro", 1):
+        with open(d / name, "wb") as f:
+            f.truncate(size << 20)
+    check("create", run("disk", "create", d / "q", "32M").returncode == 0)
+    m = Machine("--name", "web", "--disk", d / "raw", "--disk", f"{d}/q,format=qcow2", "--disk", f"{d}/ro,readonly",
+                "--balloon", "0")
     m.wait_for(sock)
     check("the folder is private", (d / "cleave").stat().st_mode & 0o777 == 0o700)
     p = run("run", "--kernel", KERNEL, "--name", "web", "--console", "none")
@@ -157,6 +162,33 @@ with tempfile.TemporaryDirectory() as d:
         p = run("ctl", *words)
         check(f"ctl {words}", p.returncode == 1 and say in p.stderr and p.stderr.count("\n") == 1, p)
 
+    # Disks and the balloon. The guest has no driver, and need not have.
+    p = run("ctl", "web", "resize", "vda", "+1M")
+    check("a disk grows", p.returncode == 0 and (d / "raw").stat().st_size == 3 << 20, p)
+    p = run("ctl", "web", "resize", "vdb", "64M")
+    check("a qcow2 disk grows", p.returncode == 0, p)
+    check("balloon", run("ctl", "web", "balloon", "4M").returncode == 0)
+    status = json.loads(run("ctl", "web", "status").stdout)
+    check("disks in the status", [(x["name"], x["format"], x["bytes"], x["readonly"]) for x in status["disks"]] ==
+          [("vda", "raw", 3 << 20, False), ("vdb", "qcow2", 64 << 20, False), ("vdc", "raw", 1 << 20, True)], status)
+    check("the balloon in the status", status["balloon"]["target_bytes"] == 4 << 20, status)
+    for words, say in ((["resize", "vda", "1M"], "only grows"), (["resize", "vda", "+1"], "multiple of 512"),
+                       (["resize", "vdc", "4M"], "read-only"), (["resize", "vdz", "1G"], "no such disk"),
+                       (["resize", "vdz", "+1G"], "no disk 'vdz'"), (["resize", "vda"], "two words"),
+                       (["resize", "vda", "big"], "no size"), (["resize", "vda", "9999999T"], "too large"),
+                       (["resize", "vda", "1M", "x"], "one too many"), (["balloon", "17M"], "memory"),
+                       (["balloon", "-1"], "one too many")):
+        p = run("ctl", "web", *words)
+        check(f"ctl {words}", p.returncode == 1 and say in p.stderr and p.stderr.count("\n") == 1, p)
+    s = connect(sock)
+    for line in (b"{\"command\":\"resize\"}\n", b"{\"command\":\"resize\",\"disk\":\"vda\",\"bytes\":-512}\n",
+                 b"{\"command\":\"resize\",\"disk\":1,\"bytes\":512}\n",
+                 b"{\"command\":\"resize\",\"disk\":\"vda\",\"bytes\":9223372036854775807}\n",
+                 b"{\"command\":\"balloon\",\"bytes\":-1}\n", b"{\"command\":\"balloon\",\"bytes\":1e3}\n"):
+        got = ask(s, line)
+        check(f"{line!r}", got and got["ok"] is False, got)
+    s.close()
+
     # The console.
     s = connect(sock)
     check("console", ask(s, b"{\"command\":\"console\"}\n")["ok"])
@@ -184,6 +216,17 @@ with tempfile.TemporaryDirectory() as d:
     p = run("stop", "web", "--timeout", "1")
     check("stop", p.returncode == 0 and time.monotonic() - started > 0.9, p.stderr)
     check("its end", m.p.wait(10 * SLOW) == 0, m.p.returncode)
+    p = run("disk", "info", "--json", d / "q")
+    check("the image has its new size", p.returncode == 0 and str(64 << 20) in p.stdout, p)
+    check("and is good", run("disk", "check", d / "q").returncode == 0)
+    p = run("ctl", "web", "resize", "vda", "1G")
+    check("ctl nobody", p.returncode == 1 and "no machine named web" in p.stderr, p)
+    m = Machine("--name", "web")
+    m.wait_for(sock)
+    p = run("ctl", "web", "balloon", "0")
+    check("no balloon", p.returncode == 1 and "--balloon" in p.stderr, p)
+    run("stop", "--force", "web")
+    m.p.wait(10 * SLOW)
     check("the socket is gone", not sock.exists())
 
     m = Machine("--name", "web")

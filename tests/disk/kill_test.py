@@ -62,7 +62,7 @@ class Guest:
     def __init__(self, image, first, rng):
         self.flushed, self.out = None, ""
         mode = rng.choice(["", "", ",direct"])
-        args = [cleave, "run", "--engine", "dbt", "--cpus", rng.choice(["1", "2"]), "--memory", "256M",
+        args = [cleave, "run", "--engine", "auto", "--cpus", rng.choice(["1", "2"]), "--memory", "256M",
                 "--kernel", guests / "vmlinuz-cloud", "--initrd", guests / "initramfs.gz",
                 "--initrd", guests / "modules-cloud.gz", "--disk", f"{image},format=qcow2,backing{mode}",
                 "--append", "console=ttyS0 quiet panic=-1 cleave.test=diskload "

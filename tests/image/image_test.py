@@ -175,6 +175,10 @@ def main():
         check_apt(m)
     key = m.ssh("cat /etc/ssh/ssh_host_ed25519_key.pub; date >/root/mark; cat /etc/machine-id")
     check("the console", m.seen, "guest7 login:")
+    run(cleave, "ctl", name, "resize", "vda", "+1G")
+    size = m.ssh("resize2fs /dev/vda >/dev/null 2>&1; df -BM --output=size / | tail -1", seconds=120)
+    if int(size.strip().rstrip("M")) < 4500:
+        fail(f"a disk that grows in use: {size}")
     m.ssh("systemctl poweroff", ok=(0, 255))
     m.wait_for_end()
     check_disk(store, name)

@@ -3,9 +3,10 @@
 comes, root logs in with the password that was told, nothing has failed, apt installs a package, `cleave
 ssh` gets in, and after `systemctl poweroff` make ends with 0.
 
-usage: make_run_test.py SOURCE
+usage: make_run_test.py SOURCE [PREFIX...]
 SOURCE: the project's folder, its build folder in it. Whoever runs this needs no rights, /dev/kvm or
-/dev/net/tun. TEST_SLOW in the environment multiplies the times.
+/dev/net/tun. PREFIX: what leads to where all this is to happen, such as a fresh Debian.
+TEST_SLOW in the environment multiplies the times.
 Exit status: 0 passed, 1 failed, 77 skipped.
 """
 import json
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import time
 
-source = sys.argv[1]
+source, *prefix = sys.argv[1:]
 SLOW = int(os.environ.get("TEST_SLOW", 1))
 PACKAGE = "hello"
 
@@ -69,9 +70,13 @@ class Terminal:
 
 
 def cleave(*args, seconds=60):
-    p = subprocess.run([f"{source}/build/cleave", *args], stdin=subprocess.DEVNULL, capture_output=True,
+    p = subprocess.run([*prefix, f"{source}/build/cleave", *args], stdin=subprocess.DEVNULL, capture_output=True,
                        text=True, timeout=seconds * SLOW, check=False)
     return p.stdout if p.returncode == 0 else f"status {p.returncode}: {p.stdout} {p.stderr}"
+
+
+def running():
+    return {m["name"] for m in json.loads(cleave("ps", "--json"))}
 
 
 def check(t, what, got, pattern):
@@ -82,8 +87,8 @@ def check(t, what, got, pattern):
 
 def main():
     start = time.monotonic()
-    before = {m["name"] for m in json.loads(cleave("ps", "--json"))}
-    t = Terminal("make", "-C", source, "run")
+    before = running() if os.path.exists(f"{source}/build/cleave") and not prefix else set()
+    t = Terminal(*prefix, "make", "-C", source, "run")
     t.expect(r"login: ", 900)
     print(f"login after {time.monotonic() - start:.1f} s", flush=True)
     t.type("root\r")
@@ -94,7 +99,7 @@ def main():
     m = t.expect(r"(\w+)\r+\n(\d+)\r+\n", 120)
     check(t, "the state", f"{m[1]} {m[2]}", "^running 0$")
     # A terminal's size asks for nothing here: it is the serial line's.
-    name = ({m["name"] for m in json.loads(cleave("ps", "--json"))} - before).pop()
+    name = (running() - before).pop()
     check(t, "the network", cleave("ssh", name, "ip -4 -br address"), r"10\.0\.2\.15/24")
     out = cleave("ssh", name, f"apt-get -q update && apt-get -qy install {PACKAGE} && {PACKAGE}", seconds=240)
     if "Temporary failure resolving" in out or "Could not connect" in out:

@@ -25,6 +25,7 @@ static volatile struct {
 	u32 version, flags;
 	u8 preempted;
 } steal __attribute__((aligned(64)));
+static volatile u32 anywhere[10] __attribute__((aligned(64))); /* a clock at a multiple of 4 */
 static volatile u32 wall[4];
 static volatile u32 eoi __attribute__((aligned(4)));
 static volatile u32 n_irqs, n_quiet, n_loud;
@@ -101,7 +102,11 @@ static void clocks(void)
 {
 	u64 before, after;
 
+	wrmsr(MSR_SYSTEM_TIME, (u64)&anywhere[1] | 1);
 	wrmsr(MSR_SYSTEM_TIME, (u64)&clock | 1);
+	CHECK(anywhere[1] != 0 && anywhere[1] % 2 == 0, 1);
+	CHECK(anywhere[7], clock.mul);
+	CHECK(anywhere[0] | anywhere[9], 0);
 	CHECK(clock.version != 0 && clock.version % 2 == 0, 1);
 	CHECK(clock.flags, 1);
 	before = now_ns();

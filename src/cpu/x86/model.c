@@ -354,9 +354,11 @@ static int base_model(struct cpu_model *m, const char *word, size_t len, struct 
 	if (len == sizeof(prefix) && !memcmp(word, prefix, len - 1) && word[len - 1] >= '1' &&
 	    word[len - 1] <= '4')
 		return base_level(m, (unsigned)(word[len - 1] - '0'), err);
-	return err_say(err, EINVAL,
-		       "CPU model %.*s is unknown; there are host, max, x86-64-v1 to x86-64-v4",
-		       (int)len, word);
+	return err_say(
+		err, EINVAL,
+		"CPU model %.*s is unknown; there are host, max, x86-64-v1 to x86-64-v4, as in "
+		"x86-64-v3,-avx2",
+		(int)len, word);
 }
 
 static int apply_change(struct cpu_model *m, const char *word, size_t len, struct err *err)
@@ -372,7 +374,10 @@ static int apply_change(struct cpu_model *m, const char *word, size_t len, struc
 		cpu_model_remove(m, (enum cpu_feature)i);
 		return 0;
 	}
-	return err_say(err, EINVAL, "CPU feature %.*s is unknown", (int)len - 1, word + 1);
+	return err_say(
+		err, EINVAL,
+		"CPU feature %.*s is unknown; /proc/cpuinfo has their names, as in max,-avx2",
+		(int)len - 1, word + 1);
 }
 
 static uint8_t phys_bits_of(void)

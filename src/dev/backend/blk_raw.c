@@ -71,13 +71,17 @@ static int raw_zero(struct blk_node *n, uint64_t off, uint64_t len, bool may_unm
 static int raw_resize(struct blk_node *n, uint64_t bytes, struct err *err)
 {
 	struct blk_place *p = of(n)->place;
-	int ret = p->ops->truncate(p, bytes);
+	int ret = bytes % p->align ? -EINVAL : p->ops->truncate(p, bytes);
 
+	if (ret == -EINVAL && bytes % p->align)
+		return err_say(err, EINVAL,
+			       "direct I/O needs a size that is a multiple of %u bytes here",
+			       p->align);
 	if (ret == -ENOTSUP)
 		return err_say(err, ENOTSUP, "a device's size is its own");
 	if (ret < 0)
 		return err_set(err, -ret, "resize");
-	n->bytes = bytes;
+	__atomic_store_n(&n->bytes, bytes, __ATOMIC_RELAXED);
 	return 0;
 }
 

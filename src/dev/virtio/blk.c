@@ -12,8 +12,10 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
+#include <time.h>
 
 #define CLASS_STORAGE 0x010000 /* SCSI, as for all of virtio's */
 #define QUEUE_SIZE    256
@@ -23,6 +25,7 @@
 #define MAX_SECTORS   (2 * MiB) /* of each: 1 GiB */
 #define N_REQUESTS    256	/* under way at once, over all queues */
 #define OPT_IO_BYTES  (64 * KiB)
+#define RESIZE_S      10 /* how long somebody waits for a new size */
 
 /* A chain while it is here. */
 struct request {
@@ -36,6 +39,16 @@ struct request {
 	struct request *next;	      /* free, or held */
 };
 
+/* A new size, from who asks to the loop's thread and back. lock guards all. */
+struct resize {
+	pthread_mutex_t lock;
+	pthread_cond_t done;
+	enum { RESIZE_NONE, RESIZE_ASKED, RESIZE_RUNNING, RESIZE_DONE } state;
+	uint64_t bytes;
+	int ret;
+	struct err err;
+};
+
 struct virtio_blk {
 	struct vworker w;
 	struct evloop *loop; /* owned */
@@ -47,14 +60,16 @@ struct virtio_blk {
 
 	_Atomic uint64_t capacity; /* bytes */
 	_Atomic bool writeback;	   /* the driver flushes; else each write is flushed */
+	_Atomic bool retry_asked;
+	struct resize resize;
 
 	/* The rest is the loop's thread's. */
 	struct request *all; /* N_REQUESTS; owned */
 	struct request *free;
 	struct request *held;		    /* failed, for virtio_blk_retry */
 	bool hungry[VIRTIO_BLK_MAX_QUEUES]; /* there were no free requests */
-	struct ev_watch retry_watch;
-	int retry_fd; /* eventfd; owned */
+	struct ev_watch asked_watch;
+	int asked_fd; /* eventfd: of what others ask for; owned */
 };
 
 static void finish(struct request *x, uint8_t status)
@@ -316,13 +331,10 @@ static void queue_stopped(void *dev, unsigned q)
 	drop_held(d, (int)q);
 }
 
-static void on_retry(void *arg, short revents)
+static void retry(struct virtio_blk *d)
 {
-	struct virtio_blk *d = arg;
 	struct request *list = d->held;
-	uint64_t n;
 
-	(void)!read(d->retry_fd, &n, sizeof(n));
 	d->held = NULL;
 	while (list) {
 		struct request *x = list;
@@ -333,21 +345,108 @@ static void on_retry(void *arg, short revents)
 	blk_kick(d->blk);
 }
 
-void virtio_blk_retry(struct virtio_blk *d)
+/* With nothing under way: a request that was checked against the old size knows that one only. */
+static void resize(struct virtio_blk *d)
+{
+	struct resize *r = &d->resize;
+	struct err err = { 0 };
+	uint64_t bytes;
+	bool asked;
+	int ret;
+
+	pthread_mutex_lock(&r->lock);
+	asked = r->state == RESIZE_ASKED;
+	if (asked)
+		r->state = RESIZE_RUNNING;
+	bytes = r->bytes;
+	pthread_mutex_unlock(&r->lock);
+	if (!asked)
+		return;
+	blk_drain(d->blk);
+	ret = blk_resize(d->blk, bytes, &err);
+	blk_kick(d->blk);
+	if (ret == 0) {
+		atomic_store(&d->capacity, bytes);
+		vdev_config_changed(d->w.vdev);
+	}
+	pthread_mutex_lock(&r->lock);
+	r->state = RESIZE_DONE;
+	r->ret = ret;
+	r->err = err;
+	pthread_cond_broadcast(&r->done);
+	pthread_mutex_unlock(&r->lock);
+}
+
+static void on_asked(void *arg, short revents)
+{
+	struct virtio_blk *d = arg;
+	uint64_t n;
+
+	(void)!read(d->asked_fd, &n, sizeof(n));
+	if (atomic_exchange(&d->retry_asked, false))
+		retry(d);
+	resize(d);
+}
+
+static void wake(struct virtio_blk *d)
 {
 	uint64_t one = 1;
 
 	/* Full means that it is under way. */
-	(void)!write(d->retry_fd, &one, sizeof(one));
+	(void)!write(d->asked_fd, &one, sizeof(one));
 }
 
-void virtio_blk_resized(struct virtio_blk *d)
+void virtio_blk_retry(struct virtio_blk *d)
 {
-	struct blk_info info;
+	atomic_store(&d->retry_asked, true);
+	wake(d);
+}
 
-	blk_info(d->blk, &info);
-	atomic_store(&d->capacity, info.bytes);
-	vdev_config_changed(d->w.vdev);
+uint64_t virtio_blk_bytes(const struct virtio_blk *d)
+{
+	return atomic_load(&d->capacity);
+}
+
+/* Needs the lock. Wait until the loop's thread is done, or it has been too long. */
+static void wait_for_resize(struct resize *r)
+{
+	struct timespec end;
+	int ret = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_sec += RESIZE_S;
+	while (r->state != RESIZE_DONE && ret == 0)
+		ret = pthread_cond_timedwait(&r->done, &r->lock, &end);
+}
+
+int virtio_blk_resize(struct virtio_blk *d, uint64_t bytes, struct err *err)
+{
+	struct resize *r = &d->resize;
+	uint64_t now = virtio_blk_bytes(d);
+	int ret;
+
+	if (bytes < now)
+		return err_say(
+			err, EINVAL,
+			"the disk has %llu bytes already, and a running machine's only grows",
+			(unsigned long long)now);
+	pthread_mutex_lock(&r->lock);
+	if (r->state == RESIZE_ASKED || r->state == RESIZE_RUNNING) {
+		ret = err_say(err, EBUSY, "the disk is being resized");
+	} else {
+		r->state = RESIZE_ASKED;
+		r->bytes = bytes;
+		wake(d);
+		wait_for_resize(r);
+		ret = r->ret;
+		if (r->state != RESIZE_DONE)
+			ret = err_say(err, ETIMEDOUT,
+				      "the disk is busy; it gets its new size when it is not");
+		else if (ret < 0)
+			err_say(err, -ret, "%s", r->err.msg);
+	}
+	pthread_mutex_unlock(&r->lock);
+	return ret;
 }
 
 static void config_read(void *dev, unsigned off, void *buf, unsigned len)
@@ -402,13 +501,15 @@ static void disk_free(void *dev)
 	/* No more chains; then those that are under way come back; then the queues may go. */
 	if (d->w.cfg.loop)
 		evloop_del(d->loop, &d->w.watch);
-	if (d->retry_fd >= 0) {
-		evloop_del(d->loop, &d->retry_watch);
-		close(d->retry_fd);
+	if (d->asked_fd >= 0) {
+		evloop_del(d->loop, &d->asked_watch);
+		close(d->asked_fd);
 	}
 	blk_close(d->blk, NULL);
 	vworker_fini(&d->w);
 	evloop_free(d->loop);
+	pthread_cond_destroy(&d->resize.done);
+	pthread_mutex_destroy(&d->resize.lock);
 	free(d->all);
 	free(d);
 }
@@ -454,11 +555,11 @@ static int make_requests(struct virtio_blk *d, struct err *err)
 		x->next = d->free;
 		d->free = x;
 	}
-	d->retry_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (d->retry_fd < 0)
+	d->asked_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (d->asked_fd < 0)
 		return err_set(err, errno, "disk");
-	d->retry_watch = (struct ev_watch){ .fd = d->retry_fd, .fn = on_retry, .arg = d };
-	return evloop_add(d->loop, &d->retry_watch, POLLIN, err);
+	d->asked_watch = (struct ev_watch){ .fd = d->asked_fd, .fn = on_asked, .arg = d };
+	return evloop_add(d->loop, &d->asked_watch, POLLIN, err);
 }
 
 static int make_worker(struct virtio_blk *d, struct err *err)
@@ -483,6 +584,17 @@ static int make_worker(struct virtio_blk *d, struct err *err)
 			    err);
 }
 
+static void resize_init(struct resize *r)
+{
+	pthread_condattr_t attr;
+
+	pthread_mutex_init(&r->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&r->done, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
 int virtio_blk_new(struct dev *out, struct virtio_blk **disk, const struct virtio_blk_cfg *cfg,
 		   struct err *err)
 {
@@ -497,7 +609,8 @@ int virtio_blk_new(struct dev *out, struct virtio_blk **disk, const struct virti
 	d->cfg = *cfg;
 	d->loop = cfg->at.loop;
 	d->blk = cfg->blk;
-	d->retry_fd = -1;
+	d->asked_fd = -1;
+	resize_init(&d->resize);
 	blk_info(d->blk, &info);
 	atomic_store(&d->capacity, info.bytes);
 	atomic_store(&d->writeback, true);

@@ -32,7 +32,12 @@ int virtio_blk_new(struct dev *out, struct virtio_blk **disk, const struct virti
 
 /* Any thread: try again what on_error was told of. */
 void virtio_blk_retry(struct virtio_blk *disk);
-/* Any thread: the blk has another size now, as blk_info says; the driver is told. */
-void virtio_blk_resized(struct virtio_blk *disk);
+/* Make the disk larger and tell the driver. Waits for what is under way, at most 10 s; one at a
+ * time. Any thread but the loop's. -EINVAL: it would be smaller, or what blk_resize says; -EBUSY,
+ * -ETIMEDOUT (it may still be done).
+ */
+int virtio_blk_resize(struct virtio_blk *disk, uint64_t bytes, struct err *err);
+/* Any thread: how large the disk is. */
+uint64_t virtio_blk_bytes(const struct virtio_blk *disk);
 
 #endif

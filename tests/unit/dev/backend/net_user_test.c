@@ -391,6 +391,9 @@ TEST(the_helper_is_shut_in)
 	struct guest g;
 	char val[100];
 
+#ifdef INSTRUMENTED
+	skip(); /* it is not: host/sandbox.h */
+#endif
 	guest_init(&g, &cfg);
 	status_line(net_user_helper(g.net), "Seccomp", val, sizeof(val));
 	CHECK_STR(val, "2");
@@ -431,6 +434,8 @@ TEST(the_helper_dies_with_its_machine)
 
 	pid_t child = fork();
 
+	if (child > 0)
+		close(pipe_fd[1]); /* so that a child that fails is not waited for */
 	if (child == 0) {
 		struct guest g;
 
@@ -458,7 +463,6 @@ TEST(the_helper_dies_with_its_machine)
 		usleep(10000);
 	}
 	close(pipe_fd[0]);
-	close(pipe_fd[1]);
 }
 
 int main(int argc, char **argv)

@@ -6,6 +6,7 @@
 #include "dev/virtio/blk_wire.h"
 #include "virtio_driver.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -272,18 +273,51 @@ TEST(a_failed_request_is_kept_until_it_is_tried_again)
 	rig_down(&g);
 }
 
-TEST(a_new_size_is_told)
+TEST(a_disk_grows_while_it_is_used_and_the_driver_is_told)
 {
 	struct rig g;
+	struct err err;
+	uint16_t id;
+	uint32_t len;
 
 	rig_up(&g, false, false, NULL);
 	CHECK_EQ(vboard_read(&g.b, VBOARD_CONFIG, 8), DISK / 512);
+	CHECK_EQ(request(&g, VIRTIO_BLK_T_OUT, DISK / 512, 512), VIRTIO_BLK_S_IOERR);
 
 	uint64_t generation = vboard_read(&g.b, VBOARD_COMMON + 21, 1);
+	unsigned msis = g.b.msis[0];
 
-	virtio_blk_resized(g.disk);
+	for (unsigned n = 0; n < 16; n++)
+		begin(&g, 0, n, VIRTIO_BLK_T_OUT, n * 8, 4096);
+	CHECK_EQ(virtio_blk_resize(g.disk, 2 * DISK, &err), 0);
+	for (unsigned n = 0; n < 16; n++)
+		CHECK(vboard_wait(&g.r[0], &id, &len));
+	CHECK_EQ(virtio_blk_bytes(g.disk), 2 * DISK);
+	CHECK_EQ(vboard_read(&g.b, VBOARD_CONFIG, 8), 2 * DISK / 512);
 	CHECK(vboard_read(&g.b, VBOARD_COMMON + 21, 1) != generation);
-	CHECK_EQ(g.b.msis[0], 1);
+	CHECK_EQ(g.b.msis[0], msis + 1);
+	CHECK_EQ(request(&g, VIRTIO_BLK_T_OUT, DISK / 512, 512), VIRTIO_BLK_S_OK);
+
+	CHECK_EQ(virtio_blk_resize(g.disk, DISK, &err), -EINVAL);
+	CHECK_EQ(virtio_blk_resize(g.disk, 2 * DISK + 1, &err), -EINVAL);
+	CHECK_EQ(virtio_blk_bytes(g.disk), 2 * DISK);
+	rig_down(&g);
+}
+
+TEST(a_disk_with_limits_grows_and_a_read_only_one_does_not)
+{
+	struct blk_limits slow = { .iops = 10 };
+	struct rig g;
+	struct err err;
+
+	rig_up(&g, false, false, &slow);
+	for (unsigned n = 0; n < 20; n++)
+		begin(&g, 0, n, VIRTIO_BLK_T_OUT, n * 8, 4096);
+	CHECK_EQ(virtio_blk_resize(g.disk, 2 * DISK, &err), 0);
+	rig_down(&g);
+	rig_up(&g, true, false, NULL);
+	CHECK_EQ(virtio_blk_resize(g.disk, 2 * DISK, &err), -EROFS);
+	CHECK_EQ(virtio_blk_bytes(g.disk), DISK);
 	rig_down(&g);
 }
 
@@ -291,4 +325,6 @@ TESTS(T(what_is_written_is_read_and_on_the_disk), T(requests_beyond_the_end_fail
       T(a_read_only_disk_says_so_and_refuses_writes),
       T(a_chain_without_header_breaks_the_device_until_reset), T(all_queues_work_at_once),
       T(a_reset_waits_for_what_is_under_way), T(the_driver_may_turn_write_back_off),
-      T(a_failed_request_is_kept_until_it_is_tried_again), T(a_new_size_is_told))
+      T(a_failed_request_is_kept_until_it_is_tried_again),
+      T(a_disk_grows_while_it_is_used_and_the_driver_is_told),
+      T(a_disk_with_limits_grows_and_a_read_only_one_does_not))
