@@ -470,11 +470,6 @@ bool lower_copy(struct tr *t, const struct insn *i)
 		if (reads(i, &u, n))
 			bring(e, &u, n);
 	rename_fields(i, &u, &f);
-	if (i->op == OP_X87 && !(attr & INSN_NOWAIT) && !t->x87_noted) {
-		e_load(e, S_ADD, h_gs(CTX(base)));
-		e_store(e, h_gs(CTX(x87_base)), S_ADD);
-		t->x87_noted = true;
-	}
 	tr_flags_for(t, i);
 	if (is_absolute_move(i))
 		absolute_move(t, i, &f);
@@ -485,6 +480,12 @@ bool lower_copy(struct tr *t, const struct insn *i)
 			take_back(e, &u, n);
 	if (writes_index(i))
 		e_mov(e, H_GUEST_RCX, H_RCX);
+	/* One that faults has left the pointers of the last. */
+	if (i->op == OP_X87 && !(attr & INSN_NOWAIT) && !t->x87_noted) {
+		e_load(e, S_ADD, h_gs(CTX(base)));
+		e_store(e, h_gs(CTX(x87_base)), S_ADD);
+		t->x87_noted = true;
+	}
 	return true;
 }
 
